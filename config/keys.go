@@ -1,0 +1,292 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+// configKeys are the keys outside targets, in the order they are shown.
+var configKeys = slices.Concat([]key[Config]{
+	{
+		name: "nats.url", env: "NATS_URL", doc: "servers, separated by commas; empty starts the embedded one",
+		set: parsed(func(c *Config) *string { return &c.NATS.URL }, text(natsURL)),
+	},
+	{
+		name: "nats.context", env: "NATS_CONTEXT", doc: "a context of the nats CLI, for what is not set here",
+		set: parsed(func(c *Config) *string { return &c.NATS.Context }, contextName),
+	},
+	{
+		name: "nats.creds", env: "NATS_CREDS", doc: "credentials file",
+		set: parsed(func(c *Config) *string { return &c.NATS.Creds }, path),
+	},
+	{
+		name: "nats.nkey", env: "NATS_NKEY", doc: "file with the seed of an nkey",
+		set: parsed(func(c *Config) *string { return &c.NATS.NKey }, path),
+	},
+	{
+		name: "nats.user", env: "NATS_USER", doc: "user name",
+		set: parsed(func(c *Config) *string { return &c.NATS.User }, word),
+	},
+}, secretKeys("nats.password", "password of nats.user", "", "NATS_PASSWORD", false,
+	func(c *Config) *Secret { return &c.NATS.Password },
+), []key[Config]{
+	{
+		name: "nats.tlscert", env: "NATS_CERT", doc: "client certificate, PEM file",
+		set: parsed(func(c *Config) *string { return &c.NATS.TLSCert }, path),
+	},
+	{
+		name: "nats.tlskey", env: "NATS_KEY", doc: "key of the client certificate, PEM file",
+		set: parsed(func(c *Config) *string { return &c.NATS.TLSKey }, path),
+	},
+	{
+		name: "nats.tlsca", env: "NATS_CA", doc: "authorities to trust, PEM file",
+		set: parsed(func(c *Config) *string { return &c.NATS.TLSCA }, path),
+	},
+	{
+		name: "nats.tlsfirst", def: "false", doc: "TLS handshake before the server's greeting",
+		set: parsed(func(c *Config) *bool { return &c.NATS.TLSFirst }, boolean),
+	},
+	{
+		name: "nats.timeout", env: "NATS_TIMEOUT", def: "5s", doc: "for connecting and for each request",
+		set: parsed(func(c *Config) *time.Duration { return &c.NATS.Timeout }, span(100*time.Millisecond, 2*time.Minute)),
+	},
+	{
+		name: "nats.js_domain", doc: "JetStream domain",
+		set: parsed(func(c *Config) *string { return &c.NATS.JSDomain }, token),
+	},
+	{
+		name: "nats.inbox_prefix", doc: "in place of _INBOX, where permissions ask for it",
+		set: parsed(func(c *Config) *string { return &c.NATS.InboxPrefix }, subject),
+	},
+	{
+		name: "nats.lease", doc: "how long a process owns its targets without renewing; by default 8s on one server and 25s on a cluster, more if a target's timeout needs it",
+		set:  parsed(func(c *Config) *time.Duration { return &c.NATS.Lease }, span(2*time.Second, 10*time.Minute)),
+		show: func(c *Config) string { return short(c.NATS.Lease) },
+	},
+	{
+		name: "nats.replicas", def: "0", doc: "servers that keep each stream: 1, 3 or 5; 0 follows the size of the cluster",
+		set: parsed(func(c *Config) *int { return &c.NATS.Replicas }, replicas),
+	},
+	{
+		name: "data", doc: "folder of the embedded server's store; $XDG_STATE_HOME/crmsync if empty",
+		set:  parsed(func(c *Config) *string { return &c.Data }, path),
+		show: func(c *Config) string { return c.Data },
+	},
+	{
+		name: "http.listen", def: "127.0.0.1:8321", doc: "console, API, metrics and health; off for none",
+		set: parsed(func(c *Config) *string { return &c.HTTP.Listen }, text(listenAddress)),
+	},
+}, secretKeys("http.token", "token that callers must present, needed if others can reach http.listen", "", "", false,
+	func(c *Config) *Secret { return &c.HTTP.Token },
+), []key[Config]{
+	{
+		name: "log.level", def: "info", doc: "trace, debug, info, warn or error",
+		set: parsed(func(c *Config) *string { return &c.Log.Level }, oneOf("trace", "debug", "info", "warn", "error")),
+	},
+	{
+		name: "log.format", def: "auto", doc: "json, console, or auto: console on a terminal",
+		set: parsed(func(c *Config) *string { return &c.Log.Format }, oneOf("auto", "json", "console")),
+	},
+	{
+		name: "drain_timeout", def: "30s", doc: "how long a shutdown waits for calls in flight",
+		set: parsed(func(c *Config) *time.Duration { return &c.Drain }, span(time.Second, 10*time.Minute)),
+	},
+})
+
+// targetKeys are the keys of one target, in the order they are shown.
+var targetKeys = slices.Concat([]key[Target]{
+	{
+		name: "kind", doc: "perfex or evance",
+		set: parsed(func(t *Target) *string { return &t.Kind }, oneOf(KindPerfex, KindEvance)),
+	},
+	{
+		name: "url", doc: "the CRM's address, without /api",
+		set: parsed(func(t *Target) **url.URL { return &t.URL }, text(targetURL)),
+	},
+	{
+		name: "allow_insecure", def: "false", doc: "permit http:// to another machine",
+		set: parsed(func(t *Target) *bool { return &t.AllowInsecure }, boolean),
+	},
+	{
+		name: "allow_private", def: "false", doc: "permit addresses of private networks",
+		set: parsed(func(t *Target) *bool { return &t.AllowPrivate }, boolean),
+	},
+	{
+		name: "ca_file", doc: "authorities to trust for this target, PEM file",
+		set: parsed(func(t *Target) *string { return &t.CAFile }, path),
+	},
+}, secretKeys("token", "the API token", KindPerfex, "", false,
+	func(t *Target) *Secret { return &t.Token },
+), secretKeys("credentials", "the credentials file's JSON", KindEvance, "", true,
+	func(t *Target) *Secret { return &t.Credentials },
+), []key[Target]{
+	{
+		name: "client_id", only: KindEvance, doc: "in place of credentials, with private_key",
+		set: parsed(func(t *Target) *string { return &t.ClientID }, word),
+	},
+}, secretKeys("private_key", "key of client_id", KindEvance, "", false,
+	func(t *Target) *Secret { return &t.PrivateKey },
+), []key[Target]{
+	{
+		name: "grant", only: KindEvance, def: "auto", doc: "how a token is obtained: client_credentials, jwt, or auto",
+		set: parsed(func(t *Target) *string { return &t.Grant }, oneOf("auto", "client_credentials", "jwt")),
+	},
+	{
+		name: "api", doc: "version to speak; perfex: 2, 3 or auto (default), evance: 1 (default) or 2",
+		set:  parsed(func(t *Target) *string { return &t.API }, word),
+		show: func(t *Target) string { return t.API },
+	},
+	{
+		name: "permissions", only: KindPerfex, list: true, doc: "portal permissions 1 to 6 that every write sets, or clear; must be chosen",
+		set: parsed(func(t *Target) *Permissions { return &t.Permissions }, permissions),
+	},
+	{
+		name: "verdicts.token_messages", only: KindPerfex, list: true, doc: "messages that mean the token is refused",
+		set: parsed(func(t *Target) *[]string { return &t.Verdicts.TokenMessages }, messages),
+	},
+	{
+		name: "verdicts.missing_messages", only: KindPerfex, list: true, doc: "messages that mean there is no such contact",
+		set: parsed(func(t *Target) *[]string { return &t.Verdicts.MissingMessages }, messages),
+	},
+	{
+		name: "verdicts.unchanged_messages", only: KindPerfex, list: true, doc: "messages that mean nothing was changed",
+		set: parsed(func(t *Target) *[]string { return &t.Verdicts.UnchangedMessages }, messages),
+	},
+	{
+		name: "timeout", def: "5s", doc: "for one whole HTTP call",
+		set: parsed(func(t *Target) *time.Duration { return &t.Timeout }, span(time.Second, 2*time.Minute)),
+	},
+	{
+		name: "quota.rate", def: "2/s", doc: "calls of all processes together: 4/s, 600/m, 1000/h; 0/s sends nothing",
+		set: parsed(func(t *Target) *float64 { return &t.Quota.Rate }, rate),
+	},
+	{
+		name: "quota.burst", doc: "calls at once after a rest; a second's worth if empty",
+		set:  parsed(func(t *Target) *int { return &t.Quota.Burst }, whole(1, MaxRate)),
+		show: func(t *Target) string { return strconv.Itoa(t.Quota.Burst) },
+	},
+	{
+		name: "quota.per_minute", doc: "most calls in a minute",
+		set: parsed(func(t *Target) *int { return &t.Quota.PerMinute }, whole(1, 1e9)),
+	},
+	{
+		name: "quota.per_hour", doc: "most calls in an hour",
+		set: parsed(func(t *Target) *int { return &t.Quota.PerHour }, whole(1, 1e9)),
+	},
+	{
+		name: "quota.per_day", doc: "most calls in a day",
+		set: parsed(func(t *Target) *int { return &t.Quota.PerDay }, whole(1, 1e9)),
+	},
+	{
+		name: "quota.concurrency", def: "4", doc: "calls under way at once",
+		set: parsed(func(t *Target) *int { return &t.Quota.Concurrency }, whole(1, 64)),
+	},
+	{
+		name: "quota.reserve", def: "0%", doc: "share left to the people who use the same CRM",
+		set: parsed(func(t *Target) *float64 { return &t.Quota.Reserve }, reserve),
+	},
+	{
+		name: "retry.attempts", def: "8", doc: "calls made for an update before it is a dead letter",
+		set: parsed(func(t *Target) *int { return &t.Retry.Attempts }, whole(1, 100)),
+	},
+	{
+		name: "retry.base", def: "10s", doc: "longest wait before the second attempt; it doubles with each",
+		set: parsed(func(t *Target) *time.Duration { return &t.Retry.Base }, span(10*time.Millisecond, day)),
+	},
+	{
+		name: "retry.max", def: "5m", doc: "longest wait before another attempt",
+		set: parsed(func(t *Target) *time.Duration { return &t.Retry.Max }, span(10*time.Millisecond, day)),
+	},
+})
+
+func rate(v value) (float64, error) {
+	r, err := ParseRate(v.text)
+	if err == nil && r > MaxRate {
+		err = fmt.Errorf("%s is more than %d/s", quote(v.text), MaxRate)
+	}
+	return r, err
+}
+
+func reserve(v value) (float64, error) {
+	r, err := ParsePercent(v.text)
+	if err == nil && r > 0.9 {
+		err = errors.New(quote(v.text) + " is not between 0% and 90%")
+	}
+	return r, err
+}
+
+func replicas(v value) (int, error) {
+	n, err := whole(0, 5)(v)
+	if err == nil && n != 0 && n%2 == 0 {
+		err = fmt.Errorf("%d is an even number of servers; write 1, 3 or 5, or 0 to follow the cluster", n)
+	}
+	return n, err
+}
+
+func contextName(v value) (string, error) {
+	if strings.ContainsAny(v.text, "/\\\x00") || strings.HasPrefix(v.text, ".") {
+		return "", errors.New(quote(v.text) + " is not the name of a context")
+	}
+	return word(v)
+}
+
+func token(v value) (string, error) {
+	if strings.ContainsAny(v.text, " .*>\t\r\n\x00") {
+		return "", errors.New(quote(v.text) + " is not a name; without spaces, dots and wildcards")
+	}
+	return word(v)
+}
+
+func subject(v value) (string, error) {
+	if v.text == "" {
+		return "", nil
+	}
+	for part := range strings.SplitSeq(v.text, ".") {
+		if _, err := token(value{text: part}); part == "" || err != nil {
+			return "", errors.New(quote(v.text) + " is not a subject; write names joined by dots, without wildcards")
+		}
+	}
+	return word(v)
+}
+
+func permissions(v value) (Permissions, error) {
+	hint := "write numbers from 1 to 6, such as [1, 2, 3], or clear"
+	items := v.list()
+	if len(items) == 1 && items[0] == "clear" && !v.isSeq {
+		return Permissions{Clear: true}, nil
+	}
+	var p Permissions
+	for _, item := range items {
+		n, err := strconv.Atoi(item)
+		if err != nil || n < 1 || n > 6 {
+			return Permissions{}, errors.New(quote(item) + " is not a permission; " + hint)
+		}
+		p.IDs = append(p.IDs, n)
+	}
+	if len(p.IDs) == 0 {
+		return Permissions{}, errors.New("is empty; " + hint)
+	}
+	slices.Sort(p.IDs)
+	p.IDs = slices.Compact(p.IDs)
+	return p, nil
+}
+
+func messages(v value) ([]string, error) {
+	items := v.list()
+	for _, item := range items {
+		if strings.TrimSpace(item) == "" {
+			return nil, errors.New("has an empty message, which would match every answer without one")
+		}
+	}
+	if len(items) == 0 {
+		return nil, errors.New("is empty; leave it out for the built-in messages")
+	}
+	return items, nil
+}
