@@ -1,0 +1,259 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"crmsync/contact"
+)
+
+// idNames are the id columns that are taken unless one is named, normalized.
+var idNames = []string{"id", "contactid"}
+
+// Normalize is a column's name without what people write differently: letter
+// case, blanks, underscores and dashes.
+func Normalize(label string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case unicode.IsSpace(c), c == '_', c == '-', c == '\u2010', c == '\u2011', c == '\u200b', c == '\ufeff':
+			return -1
+		}
+		return unicode.ToLower(c)
+	}, label)
+}
+
+// resolver says which field a column is.
+type resolver struct {
+	labels map[string]string // nil takes every column
+	named  map[string]string // what the caller maps, normalized
+}
+
+func newResolver(o Options) resolver {
+	r := resolver{named: make(map[string]string, len(o.Map))}
+	if o.Labels != nil {
+		r.labels = make(map[string]string, len(o.Labels))
+		for label, field := range o.Labels {
+			r.labels[Normalize(label)] = field
+		}
+	}
+	for name, field := range o.Map {
+		r.named[Normalize(name)] = field
+	}
+	return r
+}
+
+// field is the field of a column, or "" if it is not imported. Ignored is that
+// the caller wants it so.
+func (r resolver) field(name string) (field string, ignored bool) {
+	key := Normalize(name)
+	if f, ok := r.named[key]; ok {
+		if f == "" || f == "-" {
+			return "", true
+		}
+		return f, false
+	}
+	if key == "" {
+		return "", false
+	}
+	if r.labels == nil {
+		return strings.TrimSpace(name), false
+	}
+	return r.labels[key], false
+}
+
+// columns is the header of a table, understood.
+type columns struct {
+	id       int
+	idName   string
+	mapped   []*column // sorted by path
+	unmapped []string
+}
+
+type column struct {
+	index int
+	name  string
+	field string
+	path  []string // the field, split at dots
+}
+
+// mapColumns finds out what the columns of a header are.
+func mapColumns(header []string, o Options) (*columns, error) {
+	names := make([]string, len(header))
+	seen := map[string]int{}
+	for i, name := range header {
+		names[i] = strings.TrimSpace(strings.Trim(name, "\ufeff"))
+		if err := checkText(name); err != nil {
+			return nil, fmt.Errorf("the name of column %d %w", i+1, err)
+		}
+		key := Normalize(name)
+		if first, ok := seen[key]; ok && key != "" {
+			return nil, fmt.Errorf("columns %d and %d have the same name (%s); rename or remove one", first+1, i+1, quote(names[i]))
+		}
+		seen[key] = i
+	}
+	cs := &columns{id: idColumn(names, o)}
+	if cs.id < 0 {
+		if o.IDColumn != "" {
+			return nil, fmt.Errorf("there is no column %s; the columns are %s", quote(o.IDColumn), list(names))
+		}
+		return nil, fmt.Errorf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and check the delimiter", list(names))
+	}
+	cs.idName = names[cs.id]
+	for name := range o.Map {
+		if _, ok := seen[Normalize(name)]; !ok {
+			return nil, fmt.Errorf("the mapping names a column %s, but the columns are %s", quote(name), list(names))
+		}
+	}
+	r := newResolver(o)
+	for i, name := range names {
+		if i == cs.id {
+			continue
+		}
+		field, ignored := r.field(name)
+		if field == "" {
+			if !ignored && name != "" {
+				cs.unmapped = append(cs.unmapped, name)
+			}
+			continue
+		}
+		path := strings.Split(field, ".")
+		if slices.Contains(path, "") {
+			return nil, fmt.Errorf("column %s is for the field %s, which has a part without a name", quote(name), quote(field))
+		}
+		cs.mapped = append(cs.mapped, &column{i, name, field, path})
+	}
+	if len(cs.mapped) == 0 {
+		return nil, fmt.Errorf("no column is a field that can be imported; the columns are %s", list(names))
+	}
+	slices.SortStableFunc(cs.mapped, func(a, b *column) int { return slices.Compare(a.path, b.path) })
+	for i := 1; i < len(cs.mapped); i++ {
+		a, b := cs.mapped[i-1], cs.mapped[i]
+		if len(a.path) <= len(b.path) && slices.Equal(a.path, b.path[:len(a.path)]) {
+			return nil, fmt.Errorf("columns %s and %s are both for the field %s; ignore one", quote(a.name), quote(b.name), quote(a.field))
+		}
+	}
+	return cs, nil
+}
+
+// idColumn is the index of the contact's id, or -1.
+func idColumn(header []string, o Options) int {
+	wanted := idNames
+	if o.IDColumn != "" {
+		wanted = []string{Normalize(o.IDColumn)}
+	}
+	for _, want := range wanted {
+		for i, name := range header {
+			if Normalize(name) == want {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// contact is the id in a row.
+func (cs *columns) contact(cells []string) (string, error) {
+	id := strings.TrimSpace(cells[cs.id])
+	if err := checkID(id); err != nil {
+		return "", fmt.Errorf("column %s: %w", quote(cs.idName), err)
+	}
+	return id, nil
+}
+
+func checkID(id string) error {
+	if id == "" {
+		return errors.New("the contact's id is missing")
+	}
+	if scientific.MatchString(id) {
+		return errors.New("the contact's id was cut short by a spreadsheet (4.47E+11); format the column as text")
+	}
+	if err := checkText(id); err != nil {
+		return fmt.Errorf("the contact's id %w", err)
+	}
+	return contact.CheckID(id)
+}
+
+func (cs *columns) report(r *Report) {
+	r.IDColumn, r.Unmapped = cs.idName, slices.Clone(cs.unmapped)
+	inOrder := slices.Clone(cs.mapped)
+	slices.SortFunc(inOrder, func(a, b *column) int { return a.index - b.index })
+	for _, c := range inOrder {
+		r.Mapping = append(r.Mapping, Column{c.name, c.field})
+	}
+}
+
+// item is a field's value; its path has several parts if the field is a member
+// of an object.
+type item struct {
+	path  []string
+	value json.RawMessage
+}
+
+// assemble writes items, sorted by path, as a JSON object.
+func assemble(items []item) ([]byte, error) {
+	var b bytes.Buffer
+	err := assembleObject(&b, items, 0)
+	return b.Bytes(), err
+}
+
+func assembleObject(b *bytes.Buffer, items []item, depth int) error {
+	b.WriteByte('{')
+	for i := 0; i < len(items); {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		name := items[i].path[depth]
+		if name == "" {
+			return fmt.Errorf("the field %s has a part without a name", quote(strings.Join(items[i].path, ".")))
+		}
+		end := i + 1
+		for end < len(items) && items[end].path[depth] == name {
+			end++
+		}
+		b.Write(jsonString(name))
+		b.WriteByte(':')
+		if len(items[i].path) == depth+1 {
+			if end > i+1 {
+				return fmt.Errorf("the field %s is there twice", quote(strings.Join(items[i].path, ".")))
+			}
+			b.Write(items[i].value)
+		} else if err := assembleObject(b, items[i:end], depth+1); err != nil {
+			return err
+		}
+		i = end
+	}
+	b.WriteByte('}')
+	return nil
+}
+
+// quote shows a name from the file in a message.
+func quote(s string) string {
+	const most = 48
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// list shows names from the file in a message, as many as are of use.
+func list(names []string) string {
+	const most = 20
+	var b strings.Builder
+	for i, name := range names {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(names)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quote(name))
+	}
+	return b.String()
+}
