@@ -1,0 +1,77 @@
+package crm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+)
+
+// errAddress is the refusal of an address that no CRM lives at.
+var errAddress = errors.New("refused to connect to a link-local, multicast or unspecified address")
+
+// dialer connects and refuses, on the resolved address, what a CRM's name must
+// never lead to: the metadata services of clouds above all.
+func dialer() func(ctx context.Context, netw, addr string) (net.Conn, error) {
+	d := &net.Dialer{
+		Timeout: ConnectTimeout,
+		ControlContext: func(_ context.Context, _, addr string, _ syscall.RawConn) error {
+			return checkAddress(addr)
+		},
+	}
+	return func(ctx context.Context, netw, addr string) (net.Conn, error) {
+		c, err := d.DialContext(ctx, netw, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &countedConn{Conn: c}, nil
+	}
+}
+
+var (
+	nat64    = netip.MustParsePrefix("64:ff9b::/96")
+	thisHost = netip.MustParsePrefix("0.0.0.0/8")
+	awsV6    = netip.MustParseAddr("fd00:ec2::254") // the metadata service's unique local address
+)
+
+func checkAddress(addr string) error {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return fmt.Errorf("%w: %q is not an address", errAddress, addr)
+	}
+	a := ap.Addr().WithZone("").Unmap()
+	if nat64.Contains(a) {
+		b := a.As16()
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	if a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || thisHost.Contains(a) ||
+		a == awsV6 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return fmt.Errorf("%w (%s)", errAddress, a)
+	}
+	return nil
+}
+
+// countedConn knows how many bytes were handed to the network, which decides
+// whether a failed request can have reached the CRM.
+type countedConn struct {
+	net.Conn
+	written atomic.Int64
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// counted finds the counter below a connection, TLS or not.
+func counted(c net.Conn) *countedConn {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	cc, _ := c.(*countedConn)
+	return cc
+}

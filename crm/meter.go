@@ -1,0 +1,38 @@
+package crm
+
+import "context"
+
+// Meter pays for the requests of one Send: the first is free, since the lane
+// has paid for it, each other waits for Spend. It is not safe for concurrent
+// use.
+type Meter struct {
+	spend  Spend
+	n      int
+	lapsed bool
+}
+
+// NewMeter counts from nothing.
+func NewMeter(spend Spend) *Meter { return &Meter{spend: spend} }
+
+// Pay waits until one more request may be made and counts it. Its error is the
+// context's, or Spend's; then the request must not be made.
+func (m *Meter) Pay(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.n > 0 || m.lapsed {
+		if err := m.spend(ctx); err != nil {
+			return err
+		}
+	}
+	m.n++
+	return nil
+}
+
+// Lapse gives up the first request's payment. A client calls it when it has
+// waited for something before that request: what the lane found when it paid,
+// its lease above all, may no longer hold, and Spend looks again.
+func (m *Meter) Lapse() { m.lapsed = true }
+
+// Requests is how many were paid for and made.
+func (m *Meter) Requests() int { return m.n }
