@@ -51,6 +51,10 @@ type Options struct {
 	// Proxy is used for every request; nil means none. The environment's
 	// proxy settings are never looked at.
 	Proxy *url.URL
+	// AllowPrivate lets the name of Base lead to addresses of private networks
+	// or of this machine. A Base that is written as such an address needs no
+	// leave.
+	AllowPrivate bool
 	// Transport replaces the network, for tests.
 	Transport http.RoundTripper
 }
@@ -149,7 +153,7 @@ func network(o Options) (*http.Transport, error) {
 		trust.RootCAs = pool
 	}
 	t := &http.Transport{
-		DialContext:            dialer(),
+		DialContext:            dialer(o.AllowPrivate || o.Proxy != nil || namesPrivate(o.Base.Hostname())),
 		TLSClientConfig:        trust,
 		TLSHandshakeTimeout:    TLSTimeout,
 		DisableCompression:     true, // 260 KB of gzip can be 256 MB of answer

@@ -10,16 +10,23 @@ import (
 	"syscall"
 )
 
+// errPrivate is the refusal of a name that leads into a private network.
+var errPrivate = errors.New("refused to connect to an address of a private network; set allow_private for this target if the CRM is there")
+
 // errAddress is the refusal of an address that no CRM lives at.
 var errAddress = errors.New("refused to connect to a link-local, multicast or unspecified address")
 
 // dialer connects and refuses, on the resolved address, what a CRM's name must
 // never lead to: the metadata services of clouds above all.
-func dialer() func(ctx context.Context, netw, addr string) (net.Conn, error) {
+//
+// Addresses of private networks and of this machine are refused too, unless
+// private allows them: a public name that resolves to one is either a mistake
+// or an attack.
+func dialer(private bool) func(ctx context.Context, netw, addr string) (net.Conn, error) {
 	d := &net.Dialer{
 		Timeout: ConnectTimeout,
 		ControlContext: func(_ context.Context, _, addr string, _ syscall.RawConn) error {
-			return checkAddress(addr)
+			return checkAddress(addr, private)
 		},
 	}
 	return func(ctx context.Context, netw, addr string) (net.Conn, error) {
@@ -32,12 +39,14 @@ func dialer() func(ctx context.Context, netw, addr string) (net.Conn, error) {
 }
 
 var (
-	nat64    = netip.MustParsePrefix("64:ff9b::/96")
-	thisHost = netip.MustParsePrefix("0.0.0.0/8")
-	awsV6    = netip.MustParseAddr("fd00:ec2::254") // the metadata service's unique local address
+	nat64 = netip.MustParsePrefix("64:ff9b::/96")
+	// carrier-grade NAT: private to a provider
+	sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+	thisHost    = netip.MustParsePrefix("0.0.0.0/8")
+	awsV6       = netip.MustParseAddr("fd00:ec2::254") // the metadata service's unique local address
 )
 
-func checkAddress(addr string) error {
+func checkAddress(addr string, private bool) error {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return fmt.Errorf("%w: %q is not an address", errAddress, addr)
@@ -51,7 +60,24 @@ func checkAddress(addr string) error {
 		a == awsV6 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return fmt.Errorf("%w (%s)", errAddress, a)
 	}
+	if !private && isPrivate(a) {
+		return fmt.Errorf("%w (%s)", errPrivate, a)
+	}
 	return nil
+}
+
+func isPrivate(a netip.Addr) bool {
+	return a.IsPrivate() || a.IsLoopback() || sharedSpace.Contains(a)
+}
+
+// namesPrivate says that a host is written as such an address, or as localhost:
+// then whoever wrote the configuration meant it.
+func namesPrivate(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && isPrivate(a.Unmap())
 }
 
 // countedConn knows how many bytes were handed to the network, which decides

@@ -208,13 +208,36 @@ func TestCheckAddress(t *testing.T) {
 		"169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[64:ff9b::a9fe:a9fe]:80", "[fd00:ec2::254]:80", "[fe80::1%eth0]:80",
 		"0.0.0.0:80", "0.1.2.3:80", "[::]:80", "224.0.0.1:80", "[ff02::1]:80", "255.255.255.255:80", "", "crm.example:80",
 	} {
-		if err := checkAddress(addr); !errors.Is(err, errAddress) {
+		for _, private := range []bool{false, true} {
+			if err := checkAddress(addr, private); !errors.Is(err, errAddress) {
+				t.Errorf("%s, private %v: %v", addr, private, err)
+			}
+		}
+	}
+	for _, addr := range []string{"127.0.0.1:80", "[::1]:80", "10.1.2.3:443", "192.168.1.1:80", "100.64.1.1:80", "[fd12::1]:80", "[::ffff:10.1.2.3]:443", "[64:ff9b::a01:203]:80"} {
+		if err := checkAddress(addr, true); err != nil {
+			t.Errorf("%s, allowed: %v", addr, err)
+		}
+		if err := checkAddress(addr, false); !errors.Is(err, errPrivate) {
+			t.Errorf("%s, not allowed: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"93.184.216.34:443", "[2606:2800::1]:443", "[64:ff9b::5db8:d822]:443"} {
+		if err := checkAddress(addr, false); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
-	for _, addr := range []string{"127.0.0.1:80", "[::1]:80", "10.1.2.3:443", "192.168.1.1:80", "93.184.216.34:443", "[2606:2800::1]:443", "[64:ff9b::5db8:d822]:443"} {
-		if err := checkAddress(addr); err != nil {
-			t.Errorf("%s: %v", addr, err)
+}
+
+// What is written as a private address was meant; a name that leads to one was
+// perhaps not.
+func TestPrivateByName(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "127.0.0.1": true, "10.0.0.8": true, "::1": true, "fd12::1": true,
+		"crm.example": false, "93.184.216.34": false, "169.254.169.254": false,
+	} {
+		if got := namesPrivate(host); got != want {
+			t.Errorf("%s: %v", host, got)
 		}
 	}
 }

@@ -52,11 +52,13 @@ type Options struct {
 	Grant string
 	// Timeout bounds each request; 0 means crm.DefaultTimeout.
 	Timeout time.Duration
-	// CAFile, Proxy, Transport and UserAgent are those of crm.Options.
-	CAFile    string
-	Proxy     *url.URL
-	Transport http.RoundTripper
-	UserAgent string
+	// CAFile, Proxy, AllowPrivate, Transport and UserAgent are those of
+	// crm.Options.
+	CAFile       string
+	Proxy        *url.URL
+	AllowPrivate bool
+	Transport    http.RoundTripper
+	UserAgent    string
 }
 
 // Client applies changes to one Evance account. It is safe for concurrent use;
@@ -86,7 +88,7 @@ func New(o Options) (*Client, error) {
 	}
 	h, err := crm.NewClient(crm.Options{
 		Base: o.Base, Timeout: o.Timeout, UserAgent: o.UserAgent,
-		CAFile: o.CAFile, Proxy: o.Proxy, Transport: o.Transport,
+		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Transport: o.Transport,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("evance: %w", err)

@@ -59,16 +59,20 @@ func read(r *crm.Reply) said {
 // verdict reads the answer to a request for a contact.
 func (k *call) verdict(r *crm.Reply, write bool) (crm.Answer, doubt) {
 	a, s := crm.Fallback(r), read(r)
-	if a.Detail == "" {
-		a.Detail = k.say(r, s)
+	explain := func() {
+		if a.Detail == "" && !a.Verdict.Success() {
+			a.Detail = k.say(r, s)
+		}
 	}
 	status := r.Status
 	if status >= 200 && status < 300 {
 		if d, done := k.ok(&a, s, r, write); done {
+			explain()
 			return a, d
 		}
 		status = s.status // a failure inside a success
 	}
+	explain()
 	k.failure(&a, s, status)
 	if a.Verdict == contact.VerdictTransient && write && crm.Lost(status) {
 		if status == http.StatusBadGateway {

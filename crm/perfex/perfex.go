@@ -57,11 +57,13 @@ type Options struct {
 	Timeout time.Duration
 	// Messages override the words by which answers are recognised.
 	Messages Messages
-	// CAFile, Proxy, Transport and UserAgent are those of crm.Options.
-	CAFile    string
-	Proxy     *url.URL
-	Transport http.RoundTripper
-	UserAgent string
+	// CAFile, Proxy, AllowPrivate, Transport and UserAgent are those of
+	// crm.Options.
+	CAFile       string
+	Proxy        *url.URL
+	AllowPrivate bool
+	Transport    http.RoundTripper
+	UserAgent    string
 }
 
 // Client applies changes to one Perfex installation. It is safe for concurrent
@@ -103,7 +105,7 @@ func New(o Options) (*Client, error) {
 	}
 	h, err := crm.NewClient(crm.Options{
 		Base: o.Base, Timeout: o.Timeout, UserAgent: o.UserAgent,
-		CAFile: o.CAFile, Proxy: o.Proxy, Transport: o.Transport,
+		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Transport: o.Transport,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("perfex: %w", err)
