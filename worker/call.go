@@ -1,0 +1,192 @@
+package worker
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"time"
+
+	"crmsync/contact"
+	"crmsync/crm"
+)
+
+// maxSettling bounds the settlements in flight, and so their goroutines.
+const maxSettling = 1024
+
+// leaseRecheck is how soon a lane looks again at a lease that was too short.
+const leaseRecheck = 50 * time.Millisecond
+
+// idleWait is how long a lane with nothing to wait for sleeps.
+const idleWait = time.Hour
+
+// waiting is what a lane waits for, and until when if that is known.
+type waiting struct {
+	what  string
+	until time.Time
+}
+
+// dispatch starts every call that may start now, and notes what it then waits
+// for.
+func (l *Lane) dispatch(work context.Context) {
+	for {
+		now := time.Now()
+		l.ripen(now)
+		w := l.obstacle(now)
+		if w.what != "" {
+			l.waiting = w
+			return
+		}
+		l.start(work, now)
+	}
+}
+
+// ripen makes slots ready whose retry time has come, and ends what is over.
+func (l *Lane) ripen(now time.Time) {
+	for len(l.retries) > 0 && !l.retries[0].due.After(now) {
+		l.makeReady(heap.Pop(&l.retries).(*slot))
+	}
+	if l.operator.Hold && !l.operator.Until.IsZero() && !l.operator.Until.After(now) {
+		o := l.operator
+		o.Hold = false
+		l.obey(o)
+	}
+	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
+		l.endHold(now, "the time it asked for is over")
+	}
+	if l.hold != nil && l.hold.Reason == HoldCredentials && l.probing == nil && l.o.SecretChanged != nil && l.o.SecretChanged() {
+		l.hold.NextProbe = now
+	}
+}
+
+// obstacle says what stands between the lane and its next call; "" is nothing.
+func (l *Lane) obstacle(now time.Time) waiting {
+	switch {
+	case l.draining:
+		return waiting{what: "calls in flight to end"}
+	case !l.open:
+		return waiting{what: "everything that waited to be loaded"}
+	case l.operator.Hold:
+		return waiting{what: "the operator", until: l.operator.Until}
+	}
+	if l.hold != nil && l.hold.Probes() {
+		if l.probing != nil {
+			return waiting{what: "the answer to a probe"}
+		}
+		if l.hold.NextProbe.After(now) {
+			return waiting{what: "the next probe", until: l.nextLook(now, l.hold.NextProbe)}
+		}
+		if at := l.promote(now); at.After(now) {
+			return waiting{what: "the next probe", until: l.nextLook(now, at)}
+		}
+	}
+	if l.ready.len() == 0 {
+		if len(l.retries) > 0 {
+			return waiting{what: "the next retry", until: l.retries[0].due}
+		}
+		return waiting{what: "updates"}
+	}
+	if l.calling >= l.o.Quota.Concurrency {
+		return waiting{what: "a free connection"}
+	}
+	if l.settling >= maxSettling {
+		return waiting{what: "outcomes to be stored"}
+	}
+	if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
+		return waiting{what: "its lease to be renewed", until: now.Add(leaseRecheck)}
+	}
+	if at := l.budget.when(now); at.After(now) {
+		return waiting{what: "the quota", until: at}
+	}
+	return waiting{}
+}
+
+// nextLook is when a lane in a hold wakes: at the probe, or earlier to see
+// whether the secret has changed.
+func (l *Lane) nextLook(now, probe time.Time) time.Time {
+	if l.hold.Reason == HoldCredentials && l.o.SecretChanged != nil {
+		if soon := now.Add(time.Second); soon.Before(probe) {
+			return soon
+		}
+	}
+	return probe
+}
+
+// promote makes a slot ready for a probe where only waiting ones are left. It
+// says when one may be, where the CRM has asked for patience with each.
+func (l *Lane) promote(now time.Time) time.Time {
+	if l.ready.len() > 0 || len(l.retries) == 0 {
+		return now
+	}
+	first := l.retries[0]
+	for _, s := range l.retries[1:] {
+		if s.notBefore.Before(first.notBefore) || s.notBefore.Equal(first.notBefore) && s.due.Before(first.due) {
+			first = s
+		}
+	}
+	if !first.notBefore.After(now) {
+		l.makeReady(first)
+	}
+	return first.notBefore
+}
+
+// start takes the next ready slot, merges what has gathered in it, and calls.
+// What needs no call is settled at once.
+func (l *Lane) start(work context.Context, now time.Time) {
+	s := l.ready.pop(l.o.BulkEvery)
+	if s.take == nil {
+		s.take = l.newTake(s)
+	}
+	if !s.take.next(l.o.Rules) {
+		l.settle(work, s, now)
+		return
+	}
+	if !l.budget.try(now) { // a call in flight was quicker
+		l.requeue(s)
+		return
+	}
+	s.state = slotCalling
+	l.calling++
+	l.callNo++
+	s.call = l.callNo
+	if l.hold != nil && l.hold.Probes() {
+		l.probing = s
+		l.hold.Tried++
+	}
+	l.stats.Calls++
+	change := contact.Change{
+		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybeSent,
+	}
+	go l.call(work, s, change, now)
+}
+
+// call makes one call and reports how it ended. A panic on the way ends this
+// change's call only.
+func (l *Lane) call(work context.Context, s *slot, change contact.Change, began time.Time) {
+	r := result{slot: s, began: began}
+	defer func() {
+		if p := recover(); p != nil {
+			r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "panic in the CRM client"}
+			l.o.Log.Error().Str("target", l.o.Target).Str("contact", s.key.ID).
+				Str("panic", fmt.Sprintf("%T", p)).Stack().Msg("panic in a call, contained")
+		}
+		r.ended = time.Now()
+		l.results <- r
+	}()
+	spend := func(ctx context.Context) error {
+		if err := l.budget.spend(ctx); err != nil {
+			r.cut = err
+			return err
+		}
+		if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
+			r.cut = errLease
+			return errLease
+		}
+		return nil
+	}
+	answers := l.o.Sender.Send(work, spend, []contact.Change{change})
+	if len(answers) != 1 {
+		r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
+		return
+	}
+	r.ans = answers[0]
+}

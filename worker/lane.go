@@ -1,0 +1,242 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"crmsync/contact"
+	"crmsync/crm"
+)
+
+// Lane is the one running owner of a target: it keeps order, merges, spends
+// the quota and holds. Make one with [New], run it once with [Lane.Run].
+//
+// All its state belongs to the goroutine in Run; others talk to it through its
+// channels. The budget alone is shared, behind its own lock.
+type Lane struct {
+	o   Options
+	rng *rand.Rand
+
+	arrivals chan arrival
+	results  chan result
+	settled  chan settleResult
+	asks     chan chan Status
+	orders   chan Orders
+	done     chan struct{} // closed when Run returns
+
+	budget  *budget
+	windows [contact.Classes]*window
+
+	// Owned by Run's goroutine from here on.
+	slots    map[string]*slot // by contact id
+	ready    readyQueue
+	retries  retryHeap
+	caughtUp [contact.Classes]bool
+	held     [contact.Classes]struct{ n, bytes int } // unfinished updates in memory
+	open     bool                                    // the replay horizon is reached: calls may start
+	draining bool
+	calling  int // calls in flight
+	settling int // settlements in flight
+	fatal    error
+
+	operator Orders
+	hold     *Hold // the automatic one
+	probing  *slot
+	streak   map[string]int // contact id: counted failures since the last answer that showed the target alive
+	incident int            // failures in a row that the sender calls the target's
+	lastGood time.Time      // last answer that showed the target alive
+	refusals int            // throttled answers in a row, those side by side counted as one
+
+	refusedAt time.Time // the last of them
+
+	waiting waiting // what dispatch waits for
+	stats   Counts
+	callNo  uint64
+	born    time.Time
+}
+
+// New makes a lane; it does nothing until [Lane.Run].
+func New(o Options) *Lane {
+	o = o.withDefaults()
+	l := &Lane{
+		o:        o,
+		rng:      rand.New(rand.NewPCG(o.Seed, 0x6c616e65)),
+		arrivals: make(chan arrival, 256),
+		results:  make(chan result),
+		settled:  make(chan settleResult),
+		asks:     make(chan chan Status),
+		orders:   make(chan Orders),
+		done:     make(chan struct{}),
+		slots:    map[string]*slot{},
+		streak:   map[string]int{},
+		stats:    newCounts(),
+	}
+	for c := range l.windows {
+		l.windows[c] = newWindow(o.Window, o.WindowBytes)
+	}
+	return l
+}
+
+// Run works until ctx ends or the source is lost. When ctx ends it takes and
+// starts nothing more, waits for the calls in flight and stores how they ended,
+// and returns nil. When work ends it cuts those short too and returns work's
+// error. A lost source is returned as its own error, once no call is in flight
+// any more; a lane with full windows may ask nothing of its source for long, so
+// whoever ends the ownership should end ctx as well. ctx must end when work does.
+func (l *Lane) Run(ctx, work context.Context) error {
+	l.born = time.Now()
+	l.budget = newBudget(l.o.Quota, l.o.Spent, l.born)
+	defer close(l.done)
+	intake, stop := context.WithCancel(ctx)
+	var readers sync.WaitGroup
+	failed := make(chan error, contact.Classes)
+	for c := range contact.Class(contact.Classes) {
+		readers.Go(func() {
+			if err := l.read(intake, c); err != nil && intake.Err() == nil {
+				failed <- err
+			}
+		})
+	}
+	defer readers.Wait()
+	defer stop()
+
+	err := l.loop(ctx, work, failed)
+	if err != nil && work.Err() == nil {
+		return fmt.Errorf("lane %s: %w", l.o.Target, err)
+	}
+	return err
+}
+
+func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	stopping := ctx.Done()
+	for {
+		l.dispatch(work)
+		if l.draining && l.calling == 0 && l.settling == 0 {
+			return errors.Join(l.fatal, work.Err())
+		}
+		wake := idleWait
+		if !l.waiting.until.IsZero() {
+			wake = min(wake, max(0, time.Until(l.waiting.until)))
+		}
+		timer.Reset(wake)
+		select {
+		case a := <-l.arrivals:
+			l.arrive(a)
+			l.arriveMore()
+		case r := <-l.results:
+			l.decide(work, r)
+		case s := <-l.settled:
+			l.finish(s)
+		case reply := <-l.asks:
+			reply <- l.snapshot(time.Now())
+		case o := <-l.orders:
+			l.obey(o)
+		case err := <-failed:
+			l.fatal, l.draining = errors.Join(l.fatal, err), true
+		case <-stopping:
+			l.draining, stopping = true, nil
+		case <-timer.C:
+		}
+	}
+}
+
+// arriveMore takes what else has arrived without going round the loop.
+func (l *Lane) arriveMore() {
+	for range cap(l.arrivals) {
+		select {
+		case a := <-l.arrivals:
+			l.arrive(a)
+		default:
+			return
+		}
+	}
+}
+
+// Status asks the running lane how it is. It is false once the lane has ended
+// or where ctx ends first. Safe for concurrent use.
+func (l *Lane) Status(ctx context.Context) (Status, bool) {
+	reply := make(chan Status, 1)
+	select {
+	case l.asks <- reply:
+		return <-reply, true
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	return Status{}, false
+}
+
+// Steer gives the lane the operator's orders, which replace those before. It
+// is false once the lane has ended or where ctx ends first. Safe for
+// concurrent use.
+func (l *Lane) Steer(ctx context.Context, o Orders) bool {
+	select {
+	case l.orders <- o:
+		return true
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// Spent is what the lane has used of the target's windows, for the next lane's
+// options. It is complete once Run has returned; until then it is nil, and
+// [Lane.Status] tells what was used so far. Safe for concurrent use.
+func (l *Lane) Spent() []Spent {
+	select {
+	case <-l.done:
+		if l.budget != nil {
+			return l.budget.spentNow(time.Now())
+		}
+	default:
+	}
+	return nil
+}
+
+// Orders are what an operator wants of a lane. The zero value wants nothing.
+type Orders struct {
+	Hold  bool      `json:"hold,omitempty"`
+	Until time.Time `json:"until,omitzero"` // the hold ends then; zero: when the operator says
+	By    string    `json:"by,omitempty"`
+	Note  string    `json:"note,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+	// Rate overrides the configured requests a second where it is above 0.
+	Rate float64 `json:"rate,omitempty"`
+}
+
+func (l *Lane) obey(o Orders) {
+	if o.Hold != l.operator.Hold {
+		ev := l.o.Log.Info().Str("target", l.o.Target).Str("by", o.By)
+		if o.Hold {
+			if !o.Until.IsZero() {
+				ev = ev.Time("until", o.Until)
+			}
+			ev.Msg("held by the operator")
+		} else {
+			ev.Msg("resumed by the operator")
+		}
+	}
+	if !o.Hold && l.hold != nil && !o.Since.Equal(l.operator.Since) {
+		l.hold.NextProbe = time.Now() // whoever resumes wants to see it tried
+	}
+	l.operator = o
+	rate := l.o.Quota.Rate
+	if o.Rate > 0 {
+		rate = o.Rate
+	}
+	l.budget.setRate(time.Now(), rate)
+}
+
+// result is a call that has ended.
+type result struct {
+	slot  *slot
+	ans   crm.Answer
+	began time.Time
+	ended time.Time
+	cut   error // a request was not made because of the lease or the context
+}

@@ -1,0 +1,156 @@
+// Package worker applies updates to a CRM: it takes them from a queue in
+// order, merges what waits together, spends the target's quota, calls, decides
+// what an answer leads to, and settles each update with one outcome. One [Lane]
+// does this for one target; its files read in that order: intake, slot, take,
+// quota, call, decide, hold, settle.
+//
+// It knows neither NATS nor HTTP: a [Source] hands out deliveries, a [Sender]
+// makes calls. It therefore runs in virtual time under testing/synctest.
+package worker
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"crmsync/contact"
+	"crmsync/crm"
+)
+
+// Source is one target's deliveries, in stream order within each class, for as
+// long as we own the target. An error that is not the context's means that the
+// target is no longer ours: the lane stops. Next is called by one goroutine a
+// class, Settle and Lease by many.
+type Source interface {
+	// Next waits for the next delivery of a class.
+	Next(ctx context.Context, class contact.Class) (contact.Delivery, error)
+	// Settle ends updates of one contact; nil once that is stored. It tries
+	// for as long as the context lasts. One contact's settlements are never
+	// concurrent.
+	Settle(ctx context.Context, s contact.Settlement) error
+	// Fence is a copy of the contact's fence as of its last settlement. It is
+	// exact while the contact has updates that were handed out and not
+	// settled; the lane asks when it opens a slot. (A fence that came with the
+	// delivery could be older than a settlement which ended while the delivery
+	// was on its way.)
+	Fence(id string) contact.Fence
+	// Lease is until when the target is certainly ours, by the local
+	// monotonic clock. No call starts that could outlast it.
+	Lease() time.Time
+}
+
+// Sender speaks to one CRM. Send makes one call for the changes, mostly one,
+// and answers each. It is called concurrently, never for one contact at once.
+type Sender interface {
+	Send(ctx context.Context, spend crm.Spend, changes []contact.Change) []crm.Answer
+}
+
+// Quota is what a target allows. Every HTTP request counts.
+type Quota struct {
+	Rate        float64       // requests a second; 0 means no limit
+	Burst       int           // requests at once after a pause; at least 1
+	Concurrency int           // calls at once; 0 means 1
+	Reserve     float64       // share of rate and windows left to others, 0 to 0.9
+	Windows     []WindowLimit // further limits, each over its own span
+}
+
+// WindowLimit is a limit over a rolling span of time.
+type WindowLimit struct {
+	Span  time.Duration
+	Limit int
+}
+
+// Retry says how an update that fails by itself is tried again.
+type Retry struct {
+	Attempts int           // calls that count, then it is exhausted; 0 means [DefaultAttempts]
+	Base     time.Duration // longest wait before the second; doubles each time; 0 means [DefaultRetryBase]
+	Max      time.Duration // longest wait of all; 0 means [DefaultRetryMax]
+}
+
+// The policy of a lane where its options say nothing.
+const (
+	DefaultAttempts  = 8
+	DefaultRetryBase = 10 * time.Second
+	DefaultRetryMax  = 5 * time.Minute
+
+	// DefaultWindow and DefaultWindowBytes bound the unfinished updates that a
+	// lane holds in memory, in each class. They are part of the takeover
+	// protocol (what one owner may have merged, the next must have loaded), so
+	// all workers of a target use the same.
+	DefaultWindow      = 16384
+	DefaultWindowBytes = 16 << 20
+
+	// DefaultMargin is how much longer than a request the lease must last.
+	DefaultMargin = 500 * time.Millisecond
+
+	// DefaultOutageAfter is how many distinct contacts must fail in a row,
+	// with no success between, for an outage of the target.
+	DefaultOutageAfter = 5
+	// DefaultBulkEvery is the floor of bulk: of so many slots taken while
+	// both classes wait, one is bulk.
+	DefaultBulkEvery = 10
+)
+
+// Options make a lane. Target, Source, Sender and Timeout are needed.
+type Options struct {
+	Target string
+	Source Source
+	Sender Sender
+	Rules  contact.Rules
+	// Check refuses, before anything is spent, what this CRM can never take;
+	// nil accepts all.
+	Check func(*contact.Update) *contact.BadUpdate
+	// Timeout bounds each HTTP request of the sender. A request starts only if
+	// the lease outlasts it by Margin.
+	Timeout time.Duration
+	Margin  time.Duration // 0 means [DefaultMargin]
+	Quota   Quota
+	Retry   Retry
+	// Spent is what a former lane of this target had used of its windows.
+	Spent []Spent
+
+	Window, WindowBytes int // 0 means the defaults
+	OutageAfter         int // 0 means the default
+	BulkEvery           int // 0 means the default
+
+	// SecretChanged says that the target's credentials are new since it was
+	// last asked; nil means never. It ends a credentials hold with a probe.
+	SecretChanged func() bool
+	// OnSettled is told of every update that has ended, by the lane's own
+	// goroutine: it must be quick. nil is nobody.
+	OnSettled func(contact.Ended)
+	// OnAnswer is told of every answer, by the lane's own goroutine.
+	OnAnswer func(a crm.Answer, took time.Duration)
+	Log      zerolog.Logger
+	// Seed drives the jitter of retries and probes; 0 means a random one.
+	Seed uint64
+}
+
+func (o Options) withDefaults() Options {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	dur := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&o.Retry.Attempts, DefaultAttempts)
+	dur(&o.Retry.Base, DefaultRetryBase)
+	dur(&o.Retry.Max, DefaultRetryMax)
+	def(&o.Window, DefaultWindow)
+	def(&o.WindowBytes, DefaultWindowBytes)
+	def(&o.OutageAfter, DefaultOutageAfter)
+	def(&o.BulkEvery, DefaultBulkEvery)
+	def(&o.Quota.Concurrency, 1)
+	def(&o.Quota.Burst, 1)
+	dur(&o.Margin, DefaultMargin)
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64()
+	}
+	return o
+}
