@@ -1,0 +1,287 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"crmsync/contact"
+)
+
+// Batch publishes many updates to one target and class: fast, in the order in
+// which they were added, each stored once however often the connection fails in
+// between. It sends atomic batches of up to 1,000 one after another; measured on
+// a store that syncs each write this is about six times as fast as JetStream's
+// other ways, because a batch is synced once.
+//
+// One goroutine at a time may use it.
+type Batch struct {
+	q      *Queue
+	target string
+	class  contact.Class
+	onFull func(error)
+
+	msgs  []*nats.Msg
+	bytes int
+	limit int  // messages in the next batch; less while the stream is nearly full
+	full  bool // the last one was refused for the stream's quota
+	known bool // last is known
+	// last is the sequence up to which the stream has been seen: what lies
+	// behind it with one of our message ids was stored by us.
+	last       uint64
+	stored     int64
+	duplicates int64
+	err        error
+}
+
+// BatchOption changes a [Batch].
+type BatchOption func(*Batch)
+
+// OnFull has f called each time the stream's quota refuses a batch, before it
+// waits and tries again, and with nil when it went on.
+func OnFull(f func(err error)) BatchOption { return func(b *Batch) { b.onFull = f } }
+
+// Batch begins to publish in bulk. It has nothing to close but what was added.
+func (q *Queue) Batch(target string, class contact.Class, o ...BatchOption) *Batch {
+	b := &Batch{q: q, target: target, class: class, limit: maxBatch, onFull: func(error) {}}
+	for _, f := range o {
+		f(b)
+	}
+	return b
+}
+
+// Add takes one update of the batch's target and class; it must have a MsgID. It
+// may be stored at once or with later ones, see Flush, and so Add may wait; where
+// the stream is full, until ctx ends. After an error that Flush can mend, such as
+// the context's, the update has been taken nevertheless.
+func (b *Batch) Add(ctx context.Context, u *contact.Update) error {
+	if b.err != nil {
+		return b.err
+	}
+	switch {
+	case u.MsgID == "":
+		return fmt.Errorf("queue: bulk update of %s has no message id", u.Contact)
+	case u.Contact.Target != b.target || u.Class != b.class:
+		return fmt.Errorf("queue: %s update of %s in a batch of %s updates of %s", u.Class, u.Contact, b.class, b.target)
+	}
+	m, err := message(u)
+	if err != nil {
+		return err
+	}
+	b.msgs = append(b.msgs, m)
+	b.bytes += m.Size()
+	if len(b.msgs) >= maxBatch || b.bytes >= maxBatchBytes {
+		return b.Flush(ctx)
+	}
+	return nil
+}
+
+// Flush stores everything that was added and returns once it is durable. It tries
+// until ctx ends; after that Flush may be called again and goes on where it was.
+func (b *Batch) Flush(ctx context.Context) error {
+	if b.err != nil {
+		return b.err
+	}
+	var cause error // the last that is not the context's
+	for n := 0; len(b.msgs) > 0; n++ {
+		count, err := b.flushOnce(ctx)
+		if ctx.Err() == nil || cause == nil {
+			cause = err
+		}
+		if count > 0 {
+			n = 0
+			b.drop(count)
+		}
+		switch {
+		case err == nil:
+			if b.full {
+				b.full = false
+				b.onFull(nil)
+			}
+			b.limit = min(2*b.limit, maxBatch)
+			continue
+		case errors.Is(err, ErrNotSetUp), permanent(err):
+			b.err = err
+			return err
+		case errors.Is(err, ErrFull):
+			b.limit = max(1, b.limit/2)
+			b.full = true
+			b.onFull(err)
+		}
+		if !sleep(ctx, pause(n)) {
+			return fmt.Errorf("queue: publish in bulk: %w (last: %w)", ctx.Err(), cause)
+		}
+	}
+	return nil
+}
+
+// Close flushes; the batch can take nothing more.
+func (b *Batch) Close(ctx context.Context) error {
+	if b.err != nil {
+		return b.err
+	}
+	if err := b.Flush(ctx); err != nil {
+		return err
+	}
+	b.err = ErrClosed
+	return nil
+}
+
+// Stored says how many of the added updates were stored, and how many were
+// duplicates of updates stored before.
+func (b *Batch) Stored() (stored, duplicates int64) { return b.stored, b.duplicates }
+
+// permanent says that the same batch would be refused for ever.
+func permanent(err error) bool {
+	e := apiErrorOf(err)
+	return e.ErrCode != 0 && e.Code >= 400 && e.Code < 500 && e.ErrCode != errBatchBusy && e.ErrCode != errDuplicate || errors.Is(err, nats.ErrMaxPayload)
+}
+
+func (b *Batch) drop(n int) {
+	for _, m := range b.msgs[:n] {
+		b.bytes -= m.Size()
+	}
+	rest := copy(b.msgs, b.msgs[n:])
+	clear(b.msgs[rest:])
+	b.msgs = b.msgs[:rest]
+}
+
+// next is the part of what was added that goes into one batch.
+func (b *Batch) next() []*nats.Msg {
+	n, size := 0, 0
+	ids := map[string]bool{}
+	for n < len(b.msgs) && n < b.limit {
+		m := b.msgs[n]
+		id := m.Header.Get(contact.HeaderMsgID)
+		if n > 0 && (size+m.Size() > maxBatchBytes || ids[id]) {
+			break // one id twice in a batch would have all of it refused
+		}
+		ids[id] = true
+		size += m.Size()
+		n++
+	}
+	return b.msgs[:n]
+}
+
+// flushOnce stores one batch; it returns how many messages are dealt with.
+func (b *Batch) flushOnce(ctx context.Context) (int, error) {
+	if !b.known {
+		info, err := b.q.info(ctx, streamName(b.target, b.class))
+		if err != nil {
+			return 0, err
+		}
+		b.last, b.known = info.State.LastSeq, true
+	}
+	msgs := b.next()
+	ack, err := b.q.atomic(ctx, msgs)
+	switch {
+	case err == nil && ack.Duplicate: // a single one
+		b.count(ack)
+		return 1, nil
+	case err == nil:
+		b.last = ack.Seq
+		b.stored += int64(len(msgs))
+		return len(msgs), nil
+	case apiErrorOf(err).ErrCode == errDuplicate:
+		return b.oneByOne(ctx, msgs)
+	case refused(err):
+		return 0, err
+	}
+	return b.learn(ctx, msgs, err)
+}
+
+// oneByOne stores messages of which some are duplicates, which a batch does not
+// admit.
+func (b *Batch) oneByOne(ctx context.Context, msgs []*nats.Msg) (int, error) {
+	for i := range msgs {
+		ack, err := b.q.atomic(ctx, msgs[i:i+1])
+		if err != nil && !refused(err) {
+			n, err := b.learn(ctx, msgs[i:i+1], err)
+			if n == 0 {
+				return i, err
+			}
+			continue
+		}
+		if err != nil {
+			return i, err
+		}
+		b.count(ack)
+	}
+	return len(msgs), nil
+}
+
+// count counts one answer. A duplicate behind everything we have seen is our own
+// message, whose first answer was lost.
+func (b *Batch) count(ack pubAck) {
+	if ack.Duplicate && ack.Seq <= b.last {
+		b.duplicates++
+		return
+	}
+	b.last = max(b.last, ack.Seq)
+	b.stored++
+}
+
+// learn finds out what became of a batch whose answer did not come: all of it is
+// stored, or nothing. It returns how many messages are, with the error that led
+// here where none are. A batch that is still under way when we look is found
+// later by its message ids, which the server refuses a second time.
+func (b *Batch) learn(ctx context.Context, msgs []*nats.Msg, cause error) (int, error) {
+	last := msgs[len(msgs)-1]
+	for n := 0; ; n++ {
+		seq, err := b.find(ctx, last)
+		switch {
+		case err == nil && seq > 0:
+			b.last = seq
+			b.stored += int64(len(msgs))
+			return len(msgs), nil
+		case err == nil:
+			return 0, cause
+		case apiErrorOf(err).ErrCode == errNoStream:
+			return 0, fmt.Errorf("queue: stream %s is gone: %w", streamName(b.target, b.class), ErrNotSetUp)
+		}
+		if !sleep(ctx, pause(n)) {
+			return 0, fmt.Errorf("%w (last: %w)", cause, err)
+		}
+	}
+}
+
+// find looks for a message behind what we have seen, 0 where it is not there:
+// first in the stream and, where that was purged meanwhile, among the outcomes,
+// since what was purged has one.
+func (b *Batch) find(ctx context.Context, m *nats.Msg) (uint64, error) {
+	id := m.Header.Get(contact.HeaderMsgID)
+	for from := b.last + 1; ; {
+		s, err := b.q.get(ctx, streamName(b.target, b.class), getRequest{Seq: from, Next: m.Subject})
+		if err != nil {
+			return 0, err
+		}
+		if s == nil {
+			break
+		}
+		if s.Header.Get(contact.HeaderMsgID) == id {
+			return s.Seq, nil
+		}
+		from = s.Seq + 1
+	}
+	info, err := b.q.info(ctx, streamName(b.target, b.class))
+	if err != nil || info.State.FirstSeq <= b.last+1 {
+		return 0, err
+	}
+	k, _, err := contact.ParseSubject(m.Subject)
+	if err != nil {
+		return 0, err
+	}
+	var found uint64
+	err = b.q.Records(ctx, Filter{Target: k.Target, Contact: k.ID}, func(r Record) error {
+		for _, u := range r.Updates {
+			if u.Class == b.class && u.Seq > b.last && u.MsgID == id {
+				found = u.Seq
+				return errEnough
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,344 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"crmsync/contact"
+)
+
+const (
+	balanceEach = 150 * time.Millisecond
+	claimers    = 16                     // claims at the same time
+	afterFailed = 500 * time.Millisecond // before a target whose lane ended by itself is taken again
+)
+
+// Own takes part in the distribution of targets among all processes that do, and
+// calls lane for each that becomes ours, in a goroutine of its own. The lane's
+// context ends when the target is to be released, because another process shall
+// have it or because ctx ended, or when it was lost; [context.Cause] then wraps
+// ErrLost. In the first case the lane should finish the calls that are under way
+// and settle them before it returns: the target is ours until then. After it
+// returned the streams are purged and the target is released.
+//
+// A session that was lost is replaced by a new one and the targets are taken
+// again, so Own returns only when ctx ended and all lanes have returned, with
+// nil, or at once with an error where it cannot begin. It may run once at a time.
+func (q *Queue) Own(ctx context.Context, targets []string, lane func(ctx context.Context, s *Source)) error {
+	targets = slices.Clone(targets)
+	slices.Sort(targets)
+	targets = slices.Compact(targets)
+	for _, t := range targets {
+		if err := contact.CheckTarget(t); err != nil {
+			return fmt.Errorf("queue: %w", err)
+		}
+		for c := range contact.Class(contact.Classes) {
+			if _, err := q.info(ctx, streamName(t, c)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, err := range []error{q.sessions.setUp(ctx), q.owners.setUp(ctx)} {
+		if err != nil {
+			return err
+		}
+	}
+	q.mu.Lock()
+	if q.owning || q.closed {
+		q.mu.Unlock()
+		return errors.New("queue: this queue owns targets already, or is closed")
+	}
+	q.owning = true
+	q.mu.Unlock()
+	defer func() {
+		q.mu.Lock()
+		q.owning = false
+		q.mu.Unlock()
+	}()
+	q.know(targets...)
+	q.engines.Do(func() {
+		for range committers {
+			q.run(q.committer)
+		}
+		for range loaders {
+			q.run(q.loader)
+		}
+	})
+	o := &ownership{
+		q: q, targets: targets, lane: lane, kick: make(chan struct{}, 1), slots: make(chan struct{}, claimers),
+		live: map[string]*peer{}, owners: map[string]claim{}, held: map[string]*holding{}, notBefore: map[string]time.Time{},
+	}
+	return o.run(ctx)
+}
+
+// ownership is one call of Own.
+type ownership struct {
+	q       *Queue
+	targets []string
+	lane    func(context.Context, *Source)
+	kick    chan struct{} // there is something to decide
+	slots   chan struct{} // held by claims that are under way
+	wg      sync.WaitGroup
+
+	mu                         sync.Mutex
+	live                       map[string]*peer    // by session
+	owners                     map[string]claim    // by target
+	held                       map[string]*holding // by target, from the claim to the release
+	notBefore                  map[string]time.Time
+	sessionsKnown, ownersKnown bool
+
+	told string // run's own
+}
+
+type peer struct {
+	Session
+	serves  map[string]bool
+	seen    time.Time // last renewal
+	checked time.Time
+}
+
+// claim is the value of own.<target>.
+type claim struct {
+	Session string `json:"session"` // "" once released
+	rev     uint64
+}
+
+type holding struct {
+	sess    *session
+	release context.CancelFunc // asks the lane to end; nil before it runs
+}
+
+// run opens sessions, one after another, until ctx ends and nothing is held.
+func (o *ownership) run(ctx context.Context) error {
+	watching, stop := context.WithCancel(o.q.life)
+	defer o.wg.Wait()
+	defer stop()
+	o.wg.Go(func() { _ = o.q.sessions.watch(watching, ">", func() { o.known(&o.sessionsKnown) }, o.sawSession) })
+	o.wg.Go(func() { _ = o.q.owners.watch(watching, "own.>", func() { o.known(&o.ownersKnown) }, o.sawOwner) })
+	for n := 0; ctx.Err() == nil && o.q.life.Err() == nil; n++ {
+		sess, err := o.q.openSession(ctx, o.targets)
+		if err != nil {
+			if n == 0 && errors.Is(err, ErrNotSetUp) {
+				return err
+			}
+			o.tell("session cannot be opened", err)
+			sleep(ctx, pause(n))
+			continue
+		}
+		n = 0
+		o.tell("", nil)
+		o.serve(ctx, sess)
+		sess.close()
+		o.mu.Lock()
+		delete(o.live, sess.id)
+		o.mu.Unlock()
+	}
+	for !o.idle() { // lanes of a session that was lost
+		<-o.kick
+	}
+	return nil
+}
+
+func (o *ownership) tell(msg string, err error) {
+	if msg != "" && msg != o.told {
+		o.q.log.Warn().Err(err).Msg(msg + "; trying on")
+	}
+	o.told = msg
+}
+
+func (o *ownership) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.held) == 0
+}
+
+// serve balances until the session is lost, or until ctx ended and everything
+// is released.
+func (o *ownership) serve(ctx context.Context, sess *session) {
+	t := time.NewTicker(balanceEach)
+	defer t.Stop()
+	done := ctx.Done()
+	for {
+		o.balance(ctx, sess)
+		if ctx.Err() != nil && o.idle() {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-o.kick:
+		case <-done:
+			done = nil
+			sess.leave()
+		case <-sess.ctx.Done():
+			if o.q.life.Err() == nil {
+				o.q.log.Warn().AnErr("cause", context.Cause(sess.ctx)).Str("session", sess.id).Msg("session lost")
+			}
+			return
+		}
+	}
+}
+
+func (o *ownership) known(all *bool) {
+	o.mu.Lock()
+	*all = true
+	o.mu.Unlock()
+	poke(o.kick)
+}
+
+func (o *ownership) sawSession(e entry) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e.gone {
+		delete(o.live, e.key)
+		poke(o.kick)
+		return
+	}
+	p := &peer{seen: time.Now()}
+	if err := json.Unmarshal(e.value, &p.Session); err != nil {
+		return // a session of a version that we do not understand takes nothing from us
+	}
+	if old := o.live[e.key]; old == nil || old.Leaving != p.Leaving {
+		poke(o.kick)
+	}
+	p.serves = make(map[string]bool, len(p.Targets))
+	for _, t := range p.Targets {
+		p.serves[t] = true
+	}
+	o.live[e.key] = p
+}
+
+func (o *ownership) sawOwner(e entry) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	target := e.key[len("own."):]
+	c := claim{rev: e.rev}
+	if !e.gone {
+		if err := json.Unmarshal(e.value, &c); err != nil {
+			c.Session = "?" // not live, so it can be claimed
+		}
+	}
+	if e.gone && e.rev == 0 {
+		delete(o.owners, target)
+	} else {
+		o.owners[target] = c
+	}
+	poke(o.kick)
+}
+
+// balance compares who owns each target with who should, releases what another
+// should have and claims what is ours and free.
+func (o *ownership) balance(ctx context.Context, sess *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.sessionsKnown || !o.ownersKnown {
+		return
+	}
+	now := time.Now()
+	o.suspect(now, sess)
+	for _, t := range o.targets {
+		want := o.rightful(t, sess, ctx.Err() != nil)
+		if h := o.held[t]; h != nil {
+			if h.sess == sess && h.release != nil && want != sess.id && (want != "" || ctx.Err() != nil) {
+				h.release()
+			}
+			continue
+		}
+		if want != sess.id || now.Before(o.notBefore[t]) {
+			continue
+		}
+		cur := o.owners[t]
+		if cur.Session != "" && cur.Session != sess.id && o.live[cur.Session] != nil {
+			continue
+		}
+		select {
+		case o.slots <- struct{}{}:
+		default:
+			return
+		}
+		h := &holding{sess: sess}
+		o.held[t] = h
+		o.wg.Go(func() { o.hold(t, h, cur) })
+	}
+}
+
+// rightful is the session that should own a target, by rendezvous hashing: "" where
+// none takes part.
+func (o *ownership) rightful(target string, sess *session, leaving bool) string {
+	best, bestScore := "", uint64(0)
+	if !leaving {
+		best, bestScore = sess.id, score(sess.id, target)
+	}
+	for id, p := range o.live {
+		if id == sess.id || p.Leaving || !p.serves[target] {
+			continue
+		}
+		if s := score(id, target); best == "" || s > bestScore || s == bestScore && id > best {
+			best, bestScore = id, s
+		}
+	}
+	return best
+}
+
+// score is FNV-1a over both names, mixed so that similar names spread.
+func score(session, target string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, s := range []string{session, "/", target} {
+		for i := 0; i < len(s); i++ {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+	}
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// suspect looks after sessions that missed two renewals: their keys expire
+// without a message.
+func (o *ownership) suspect(now time.Time, sess *session) {
+	for id, p := range o.live {
+		if id == sess.id || now.Sub(p.seen) < sess.lease/3 || now.Sub(p.checked) < balanceEach {
+			continue
+		}
+		p.checked = now
+		o.wg.Go(func() {
+			e, err := o.q.sessions.get(sess.ctx, id)
+			if err != nil || !e.gone {
+				return
+			}
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.live[id] == p {
+				delete(o.live, id)
+				poke(o.kick)
+			}
+		})
+	}
+}
+
+// owner reads the session that owns each target now, from the bucket.
+func (q *Queue) ownerOf(ctx context.Context) (map[string]string, error) {
+	live := map[string]bool{}
+	sessions, err := q.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sessions {
+		live[s.ID] = true
+	}
+	out := map[string]string{}
+	err = q.owners.each(ctx, "own.>", func(e entry) error {
+		var c claim
+		if json.Unmarshal(e.value, &c) == nil && live[c.Session] {
+			out[e.key[len("own."):]] = c.Session
+		}
+		return nil
+	})
+	maps.DeleteFunc(out, func(_, s string) bool { return s == "" })
+	return out, err
+}

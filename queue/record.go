@@ -1,0 +1,252 @@
+package queue
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"crmsync/contact"
+)
+
+// Covered is one update whose end a [Record] tells.
+type Covered struct {
+	Class contact.Class `json:"class"`
+	Seq   uint64        `json:"seq"`
+	Row   int64         `json:"row,omitempty"`
+	MsgID string        `json:"msg_id,omitempty"`
+}
+
+// Record is an outcome record as it is stored: how one update, or several of
+// one contact that ended in the same way by the same call, came to their end. It
+// names fields and never holds a value of the contact, except in the original of
+// a dead letter.
+type Record struct {
+	Seq     uint64    `json:"id,omitempty"` // place among all records; the id of a dead letter
+	Time    time.Time `json:"time,omitzero"`
+	Target  string    `json:"target"`
+	Contact string    `json:"contact"`
+
+	Outcome  contact.Outcome   `json:"outcome"`
+	Reason   contact.Reason    `json:"reason,omitempty"`
+	Job      string            `json:"job,omitempty"`
+	Call     string            `json:"call,omitempty"`
+	Merged   int               `json:"merged,omitempty"`
+	Status   int               `json:"status,omitempty"`
+	Attempts int               `json:"attempts,omitempty"`
+	Tries    []contact.Attempt `json:"tries,omitempty"`
+	Detail   string            `json:"detail,omitempty"`
+	Fields   []string          `json:"fields,omitempty"`
+	Ended    time.Time         `json:"ended,omitzero"`
+	Updates  []Covered         `json:"updates"`
+
+	RedriveOf   string `json:"redrive_of,omitempty"`
+	TraceParent string `json:"traceparent,omitempty"`
+
+	// Covers is the contact's watermark: in each class, every update of the
+	// contact up to this sequence has ended. It is cumulative.
+	Covers [contact.Classes]uint64 `json:"covers"`
+	// Fence is the contact's fence once this record is stored; cumulative.
+	Fence contact.Fence `json:"fence,omitempty"`
+	// Owner is the claim under which it was stored.
+	Owner string `json:"owner,omitempty"`
+
+	// Original is the body of a dead letter as it arrived, OriginalHeader its
+	// headers; nil otherwise.
+	Original       []byte              `json:"original,omitempty"`
+	OriginalHeader map[string][]string `json:"original_header,omitempty"`
+}
+
+// Update is the dead letter as an update again, decoded from its original; nil
+// for any other record. The caller gives it a MsgID and, where it is to be sent
+// again, RedriveOf.
+func (r *Record) Update() *contact.Update {
+	if r.Outcome != contact.Dead || len(r.Updates) == 0 {
+		return nil
+	}
+	u := contact.Decode(r.Original, r.OriginalHeader)
+	u.Contact = contact.Key{Target: r.Target, ID: r.Contact}
+	u.Class, u.Seq = r.Updates[0].Class, r.Updates[0].Seq
+	return u
+}
+
+// Headers of a record, for what is read without its body.
+const (
+	headerCovers = "Crmsync-Covers" // watermark: <live>,<bulk>
+	headerOwner  = "Crmsync-Owner"
+	headerReason = "Crmsync-Reason"
+	headerTTL    = "Nats-TTL"
+	headerLast   = "Nats-Expected-Last-Subject-Sequence"
+	headerLastOf = "Nats-Expected-Last-Subject-Sequence-Subject"
+)
+
+// encodeRecord is the record's message, without the condition.
+func encodeRecord(r *Record) (*nats.Msg, error) {
+	k := contact.Key{Target: r.Target, ID: r.Contact}
+	m := nats.NewMsg(outcomeSubject(k, r.Outcome, r.Job))
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("outcome record of %s: %w", k, err)
+	}
+	m.Data = body
+	m.Header.Set(headerCovers, fmt.Sprintf("%d,%d", r.Covers[contact.Live], r.Covers[contact.Bulk]))
+	m.Header.Set(headerOwner, r.Owner)
+	if r.Outcome == contact.Dead {
+		m.Header.Set(headerReason, r.Reason.String())
+	} else {
+		m.Header.Set(headerTTL, recordTTL.String())
+	}
+	return m, nil
+}
+
+// decodeRecord reads a record. What the subject and the headers say wins over
+// the body: they are what the protocol works with.
+func decodeRecord(subject string, seq uint64, at time.Time, h nats.Header, body []byte) (Record, error) {
+	k, outcome, err := parseOutcomeSubject(subject)
+	if err != nil {
+		return Record{}, fmt.Errorf("outcome record %d: %w", seq, err)
+	}
+	var r Record
+	if err := json.Unmarshal(body, &r); err != nil {
+		return Record{}, fmt.Errorf("outcome record %d: %w", seq, err)
+	}
+	r.Seq, r.Time, r.Target, r.Outcome = seq, at, k.Target, outcome
+	if k.ID != "" {
+		r.Contact = k.ID
+	}
+	if r.Covers, err = parseCovers(h.Get(headerCovers)); err != nil {
+		return Record{}, fmt.Errorf("outcome record %d: %w", seq, err)
+	}
+	r.Owner = h.Get(headerOwner)
+	return r, nil
+}
+
+func parseCovers(s string) (out [contact.Classes]uint64, err error) {
+	part := strings.Split(s, ",")
+	if len(part) != contact.Classes {
+		return out, fmt.Errorf("header %s is %q", headerCovers, s)
+	}
+	for i := range out {
+		if out[i], err = strconv.ParseUint(part[i], 10, 64); err != nil {
+			return out, fmt.Errorf("header %s is %q", headerCovers, s)
+		}
+	}
+	return out, nil
+}
+
+// standing is what is known of a contact before a settlement is stored.
+type standing struct {
+	covers [contact.Classes]uint64
+	fence  contact.Fence
+	owner  string
+}
+
+const (
+	// maxCovered bounds the updates in one record, so that it stays well
+	// below what a server accepts as one message.
+	maxCovered = 1000
+	// maxRecords and maxBatchBytes bound what is stored as one act; a
+	// settlement beyond is stored as several, each a prefix.
+	maxRecords = 250
+)
+
+// settlementParts cuts a settlement into acts of bounded size. Each part is a
+// prefix of what remains, so that storing only some of them is a valid state;
+// the fence belongs to the last.
+func settlementParts(ended []contact.Ended) [][]contact.Ended {
+	var parts [][]contact.Ended
+	start, dead, size := 0, 0, 0
+	for i, e := range ended {
+		if e.Ending.Outcome == contact.Dead {
+			dead++
+			size += len(e.Update.Raw) * 3 / 2
+		}
+		if i > start && (dead > maxRecords || size > maxBatchBytes || i-start >= maxRecords*maxCovered) {
+			parts = append(parts, ended[start:i])
+			start, dead, size = i, 0, 0
+		}
+	}
+	return append(parts, ended[start:])
+}
+
+// records are the records of one act, in the order in which they are stored: one
+// for each outcome and job, then one for each dead letter. Only the last carries
+// the new watermark and fence; the others repeat what stood before. So a store
+// that kept only some of them has lost nothing: the updates are read again. Dead
+// letters come last because they do not expire, and with them stays the
+// watermark.
+func records(k contact.Key, ended []contact.Ended, before, after standing) []*Record {
+	var plain, dead []*Record
+	open := map[string]*Record{}
+	for _, e := range ended {
+		u := e.Update
+		if e.Ending.Outcome == contact.Dead {
+			r := newRecord(k, e, before)
+			r.Original, r.OriginalHeader = u.Raw, u.Header
+			dead = append(dead, r)
+			continue
+		}
+		key := e.Ending.Outcome.String() + " " + u.Job
+		r := open[key]
+		if r == nil || len(r.Updates) == maxCovered {
+			r = newRecord(k, e, before)
+			open[key] = r
+			plain = append(plain, r)
+			continue
+		}
+		r.add(e)
+	}
+	out := append(plain, dead...)
+	last := out[len(out)-1]
+	last.Covers, last.Fence = after.covers, after.fence
+	return out
+}
+
+func newRecord(k contact.Key, e contact.Ended, before standing) *Record {
+	u, d := e.Update, e.Ending
+	return &Record{
+		Target: k.Target, Contact: k.ID,
+		Outcome: d.Outcome, Reason: d.Reason, Job: u.Job, Call: d.Call, Merged: d.Merged, Status: d.Status,
+		Attempts: d.Attempts, Tries: d.Tries, Detail: d.Detail, Fields: d.Fields, Ended: d.Ended,
+		Updates:   []Covered{{Class: u.Class, Seq: u.Seq, Row: u.Row, MsgID: u.MsgID}},
+		RedriveOf: u.RedriveOf, TraceParent: u.TraceParent,
+		Covers: before.covers, Fence: before.fence, Owner: before.owner,
+	}
+}
+
+// add takes one more update into the record: the newest one's evidence stands,
+// and the fields of all.
+func (r *Record) add(e contact.Ended) {
+	u, d := e.Update, e.Ending
+	r.Updates = append(r.Updates, Covered{Class: u.Class, Seq: u.Seq, Row: u.Row, MsgID: u.MsgID})
+	r.Call, r.Merged, r.Status, r.Attempts, r.Tries, r.Detail, r.Ended = d.Call, d.Merged, d.Status, d.Attempts, d.Tries, d.Detail, d.Ended
+	if u.RedriveOf != "" {
+		r.RedriveOf = u.RedriveOf
+	}
+	if u.TraceParent != "" {
+		r.TraceParent = u.TraceParent
+	}
+	if slices.Equal(r.Fields, d.Fields) {
+		return
+	}
+	fields := slices.Clone(r.Fields)
+	for _, f := range d.Fields {
+		if !slices.Contains(fields, f) {
+			fields = append(fields, f)
+		}
+	}
+	slices.Sort(fields)
+	r.Fields = fields
+}
+
+// covering is the watermark after these endings.
+func covering(covers [contact.Classes]uint64, ended []contact.Ended) [contact.Classes]uint64 {
+	for _, e := range ended {
+		covers[e.Update.Class] = max(covers[e.Update.Class], e.Update.Seq)
+	}
+	return covers
+}

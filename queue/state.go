@@ -1,0 +1,101 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+var keyPattern = regexp.MustCompile(`^[A-Za-z0-9_=-]+(\.[A-Za-z0-9_=-]+)*$`)
+
+// Keys of the state that processes share, each followed by a target's name.
+const (
+	KeyDesired = "desired." // what the operator wants: hold, rate
+	KeyLive    = "live."    // what the lane does and waits for
+	KeyQuota   = "quota."   // spent windows, so that a restart does not forget
+)
+
+func checkKey(key string) error {
+	if !keyPattern.MatchString(key) || len(key) > 256 {
+		return fmt.Errorf("queue: key %q: use words of letters, digits, _, = and - with dots between", key)
+	}
+	return nil
+}
+
+// Put stores a value, as JSON, under a key of the shared state.
+func (q *Queue) Put(ctx context.Context, key string, v any) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("queue: state %s: %w", key, err)
+	}
+	if _, err := q.state.put(ctx, key, b, anyRevision); err != nil {
+		return fmt.Errorf("queue: store state %s: %w", key, err)
+	}
+	return nil
+}
+
+// Get reads a key of the shared state into v. found is false where there is
+// none; v is not touched then.
+func (q *Queue) Get(ctx context.Context, key string, v any) (found bool, err error) {
+	if err := checkKey(key); err != nil {
+		return false, err
+	}
+	e, err := q.state.get(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("queue: read state %s: %w", key, err)
+	}
+	if e.gone {
+		return false, nil
+	}
+	if err := json.Unmarshal(e.value, v); err != nil {
+		return false, fmt.Errorf("queue: state %s: %w", key, err)
+	}
+	return true, nil
+}
+
+// Delete removes a key of the shared state; it is no error where there is none.
+func (q *Queue) Delete(ctx context.Context, key string) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if err := q.state.delete(ctx, key); err != nil {
+		return fmt.Errorf("queue: delete state %s: %w", key, err)
+	}
+	return nil
+}
+
+// Watch calls f, from one goroutine at a time, for every key of the shared state
+// that begins with prefix, and then for each change, with nil for a key that was
+// deleted, until the context ends; it returns nil then. An interruption is
+// mended by reading everything again. The prefix is whole words: "live." or
+// "desired.office", or "" for all.
+func (q *Queue) Watch(ctx context.Context, prefix string, f func(key string, raw []byte)) error {
+	match := ">"
+	if prefix != "" {
+		word, all := strings.CutSuffix(prefix, ".")
+		if err := checkKey(word); err != nil {
+			return err
+		}
+		match = word
+		if all {
+			match = prefix + ">"
+		}
+	}
+	err := q.state.watch(ctx, match, nil, func(e entry) {
+		if e.gone {
+			f(e.key, nil)
+			return
+		}
+		f(e.key, e.value)
+	})
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,73 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"crmsync/contact"
+)
+
+// ClassStats is what lies in the stream of one class of a target.
+type ClassStats struct {
+	First, Last uint64    // sequences; First is the first update that is not known to have ended
+	Messages    uint64    // what is stored, updates included that ended behind one that did not
+	Bytes       uint64    // of them
+	Oldest      time.Time // when the first was stored; zero where there is none
+	MaxMessages int64     // quota; below 1: none
+	MaxBytes    int64     // quota; below 1: none
+}
+
+// TargetStats is the state of a target's streams.
+type TargetStats struct {
+	Target  string
+	Class   [contact.Classes]ClassStats
+	Session string // of the owner; "" where there is none
+}
+
+// Stats lists all targets that have streams, by name, also those that no process
+// serves.
+func (q *Queue) Stats(ctx context.Context) ([]TargetStats, error) {
+	owners, err := q.ownerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*q.timeout)
+	defer cancel()
+	found := map[string]*TargetStats{}
+	list := q.js.ListStreams(ctx, jetstream.WithStreamListSubject(contact.UpdatePrefix+">"))
+	for info := range list.Info() {
+		for _, subject := range info.Config.Subjects {
+			k, c, _ := contact.ParseSubject(strings.TrimSuffix(subject, "*") + "x")
+			if k.Target == "" || info.Config.Name != streamName(k.Target, c) {
+				continue
+			}
+			t := found[k.Target]
+			if t == nil {
+				t = &TargetStats{Target: k.Target, Session: owners[k.Target]}
+				found[k.Target] = t
+			}
+			st := info.State
+			t.Class[c] = ClassStats{
+				First: st.FirstSeq, Last: st.LastSeq, Messages: st.Msgs, Bytes: st.Bytes, Oldest: st.FirstTime,
+				MaxMessages: info.Config.MaxMsgs, MaxBytes: info.Config.MaxBytes,
+			}
+			if st.Msgs == 0 {
+				t.Class[c].Oldest = time.Time{}
+			}
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, fmt.Errorf("queue: list streams: %w", err)
+	}
+	out := make([]TargetStats, 0, len(found))
+	for _, t := range found {
+		out = append(out, *t)
+	}
+	slices.SortFunc(out, func(a, b TargetStats) int { return strings.Compare(a.Target, b.Target) })
+	return out, nil
+}
