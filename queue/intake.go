@@ -103,5 +103,6 @@ func decode(m inMsg) *contact.Update {
 		u.Bad = &contact.BadUpdate{Reason: contact.Malformed, Field: "subject", Detail: err.Error()}
 		u.Fields, u.Version, u.Versioned = nil, 0, false
 	}
+	lean(u)
 	return u
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -293,5 +295,38 @@ func TestBatchLargeBodies(t *testing.T) {
 	}
 	if r, err := q.Record(t.Context(), got[0].Seq); err != nil || len(r.Original) != len(u.Raw) {
 		t.Errorf("record: %v", err)
+	}
+}
+
+// What a lane holds of an update's headers, and what its dead letter gets back.
+func TestLean(t *testing.T) {
+	own := map[string][]string{
+		"Nats-Msg-Id": {"j:7"}, "Crmsync-Job": {"j"}, "Crmsync-Row": {"7"}, "traceparent": {"00-a-b-01"}, "Crmsync-Redrive-Of": {"3"},
+	}
+	with := func(more map[string][]string) map[string][]string {
+		h := maps.Clone(own)
+		maps.Copy(h, more)
+		return h
+	}
+	for name, c := range map[string]struct {
+		header map[string][]string
+		kept   bool
+	}{
+		"own":            {own, false},
+		"of a batch":     {with(map[string][]string{"Nats-Batch-Id": {"x"}, "Nats-Batch-Sequence": {"1"}, "Nats-Batch-Commit": {"1"}}), false},
+		"foreign":        {with(map[string][]string{"X-Source": {"shop"}}), true},
+		"another form":   {with(map[string][]string{"Crmsync-Row": {"07"}}), true},
+		"twice":          {with(map[string][]string{"Crmsync-Job": {"j", "k"}}), true},
+		"other spelling": {map[string][]string{"nats-msg-id": {"j:7"}}, true},
+		"none":           {nil, false},
+	} {
+		u := contact.Decode([]byte(`{"fields":{"a":1}}`), c.header)
+		lean(u)
+		if (u.Header != nil) != c.kept {
+			t.Errorf("%s: kept %v", name, u.Header)
+		}
+		if !c.kept && c.header != nil && !reflect.DeepEqual(ownHeaders(u), own) {
+			t.Errorf("%s: got back %v", name, ownHeaders(u))
+		}
 	}
 }

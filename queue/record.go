@@ -187,6 +187,9 @@ func records(k contact.Key, ended []contact.Ended, before, after standing) []*Re
 		if e.Ending.Outcome == contact.Dead {
 			r := newRecord(k, e, before)
 			r.Original, r.OriginalHeader = u.Raw, u.Header
+			if r.OriginalHeader == nil {
+				r.OriginalHeader = ownHeaders(u)
+			}
 			dead = append(dead, r)
 			continue
 		}

@@ -51,6 +51,17 @@ func (q *Queue) Sessions(ctx context.Context) ([]Session, error) {
 	return out, nil
 }
 
+// SessionLease is how long a session lives without renewal. It is a setting of
+// the bucket, so that all processes share it; [Options.Lease] counts only where
+// Setup creates the bucket.
+func (q *Queue) SessionLease(ctx context.Context) (time.Duration, error) {
+	info, err := q.info(ctx, q.sessions.stream())
+	if err != nil {
+		return 0, err
+	}
+	return info.Config.MaxAge, nil
+}
+
 // session is our own: a key with a lifetime that is renewed. Ownership rests on
 // it: once it cannot be renewed, everything that was owned with it is lost,
 // before anybody else can see it expire.
@@ -76,11 +87,10 @@ func (s *session) until() time.Time {
 
 // openSession registers a new session and keeps it.
 func (q *Queue) openSession(ctx context.Context, targets []string) (*session, error) {
-	info, err := q.info(ctx, q.sessions.stream())
+	lease, err := q.SessionLease(ctx)
 	if err != nil {
 		return nil, err
 	}
-	lease := info.Config.MaxAge
 	if lease < minLease {
 		return nil, fmt.Errorf("queue: bucket %s has no lifetime of at least %s; delete it and run \"crmsync setup\"", q.sessions.name, minLease)
 	}

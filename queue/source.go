@@ -24,7 +24,7 @@ const (
 	// WindowBytes is the same in bytes of their bodies.
 	WindowBytes = 64 << 20
 
-	maxIdle = 8192 // contacts whose standing is kept though nothing of them waits
+	maxIdle = 1024 // contacts whose standing is kept though nothing of them waits
 )
 
 // limits are Window, WindowBytes, Span and maxIdle; tests make them small.

@@ -185,7 +185,7 @@ func (m *crmModel) apply(c *crmContact, change contact.Change) {
 		}
 		if was, ok := c.fields[path]; ok && was != v {
 			old := number(was)
-			if m.q.byNumber[old].mark.After(m.q.byNumber[by].mark) {
+			if m.q.mark(old).After(m.q.mark(by)) {
 				m.over = append(m.over, overwrite{time.Now(), change.Contact.ID, path, old, by})
 			}
 		}

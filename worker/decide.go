@@ -84,7 +84,7 @@ func (l *Lane) accepted(work context.Context, s *slot, r result) {
 		l.stats.Recovered++
 	}
 	s.take.accept(l.o.Rules, l.evidence(s, r, o))
-	s.attempts, s.failures, s.excused, s.exhausted = 0, 0, 0, 0 // what is left starts afresh
+	s.startAfresh()
 	l.goOn(work, s, r.ended)
 }
 
@@ -100,6 +100,7 @@ func (l *Lane) refused(work context.Context, s *slot, r result) {
 		}
 		l.culprit(s, e)
 	}
+	s.startAfresh()
 	l.goOn(work, s, r.ended)
 }
 

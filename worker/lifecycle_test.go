@@ -78,13 +78,11 @@ func TestFullWindowOpensTheGate(t *testing.T) {
 				r := w.start()
 				time.Sleep(time.Second)
 				st := r.status()
-				synctest.Wait()
-				if st.State != "running" || st.Live != 4 || r.s.handed[contact.Live] != 4 {
-					t.Errorf("%s: %d live updates in memory, %d handed out, want 4", st.State, st.Live, r.s.handed[contact.Live])
+				if st.State != "running" || st.Live != 4 || r.s.handedOut(contact.Live) != 4 {
+					t.Errorf("%s: %d live updates in memory, %d handed out, want 4", st.State, st.Live, r.s.handedOut(contact.Live))
 				}
 				time.Sleep(10 * time.Second) // one call: two of them end, two more come
-				synctest.Wait()
-				if n := r.s.handed[contact.Live]; n != 6 {
+				if n := r.s.handedOut(contact.Live); n != 6 {
 					t.Errorf("%d handed out, want 6", n)
 				}
 				r.wait(time.Hour)

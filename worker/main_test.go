@@ -124,7 +124,7 @@ func (r *running) wait(within time.Duration) {
 		select {
 		case <-r.done:
 			r.w.t.Fatalf("the lane ended with %d updates pending: %v", r.w.q.pending(), r.err)
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(max(10*time.Millisecond, within/10000)):
 		}
 	}
 }

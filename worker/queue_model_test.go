@@ -130,6 +130,12 @@ func (q *queueModel) pending() int {
 	return q.open
 }
 
+func (q *queueModel) mark(n int) contact.Mark {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.byNumber[n].mark
+}
+
 // outcome is how an update ended; Pending where it has not.
 func (q *queueModel) outcome(r *stored) contact.Ending {
 	q.mu.Lock()
@@ -204,6 +210,13 @@ func (s *session) freeze(d time.Duration) {
 	s.q.mu.Lock()
 	s.frozen = time.Now().Add(d)
 	s.q.mu.Unlock()
+}
+
+// handedOut is how many updates of a class were handed out in all.
+func (s *session) handedOut(c contact.Class) int {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	return s.handed[c]
 }
 
 func (s *session) thaw() {
@@ -288,7 +301,7 @@ func (s *session) Settle(ctx context.Context, st contact.Settlement) error {
 			defer q.mu.Unlock()
 			break
 		}
-		delay = 100 * time.Millisecond
+		delay = time.Second
 		q.mu.Unlock()
 	}
 	if s.isLost() || q.now != s {

@@ -248,7 +248,11 @@ func TestAttemptsAreOfOnePart(t *testing.T) {
 		bad := fails(contact.VerdictTransient, 500)
 		bad.answer.Alive = true
 		w.m.plan = func(c *crmCall) fate {
-			if c.n >= 3 && c.n < 9 || c.n >= 10 && c.n < 14 { // six times the newer part, four times the older
+			switch {
+			case c.n >= 1 && c.n < 6, // the half with the culprit, five times
+				c.n >= 7 && c.n < 12,  // the culprit alone, five times
+				c.n >= 13 && c.n < 19, // the newer of the others, six times
+				c.n >= 20 && c.n < 24: // the older, four times
 				return bad
 			}
 			return fine
@@ -260,8 +264,8 @@ func TestAttemptsAreOfOnePart(t *testing.T) {
 		wantOutcome(t, w, u1, contact.Applied, contact.NoReason)
 		wantOutcome(t, w, u2, contact.Applied, contact.NoReason)
 		wantOutcome(t, w, u3, contact.Dead, contact.Invalid)
-		if n := len(w.m.callsOf("c1")); n != 15 {
-			t.Errorf("%d calls, want 15", n)
+		if n := len(w.m.callsOf("c1")); n != 25 {
+			t.Errorf("%d calls, want 25", n)
 		}
 	})
 }

@@ -52,6 +52,10 @@ func (s *slot) class() contact.Class {
 	return contact.Bulk
 }
 
+// startAfresh forgets the failures, since the CRM has decided about a part:
+// what is left of the take is another.
+func (s *slot) startAfresh() { s.attempts, s.failures, s.excused, s.exhausted = 0, 0, 0, 0 }
+
 // insert adds an update to the pending ones: in each class they are in stream
 // order, across classes by when they were stored, whatever order they arrive
 // in. So a new owner takes together what its predecessor took together. It goes

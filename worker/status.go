@@ -96,13 +96,6 @@ type WindowStatus struct {
 	Limit int           `json:"limit"`
 }
 
-// Last is how the lane stood when Run returned; before that it blocks. It is
-// what keeps the quota's memory across a change of owner.
-func (l *Lane) Last() Status {
-	<-l.done
-	return l.snapshot(time.Now())
-}
-
 // maxWaiters is how many waiting contacts a status lists.
 const maxWaiters = 10
 

@@ -79,7 +79,7 @@ const (
 	// lane holds in memory, in each class. They are part of the takeover
 	// protocol (what one owner may have merged, the next must have loaded), so
 	// all workers of a target use the same.
-	DefaultWindow      = 16384
+	DefaultWindow      = 8192
 	DefaultWindowBytes = 16 << 20
 
 	// DefaultMargin is how much longer than a request the lease must last.

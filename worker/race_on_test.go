@@ -1,0 +1,6 @@
+//go:build race
+
+package worker
+
+// The race detector makes everything some ten times slower.
+const simDefault = 25
