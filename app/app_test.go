@@ -1,0 +1,235 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"crmsync/config"
+	"crmsync/emulator"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// house is both emulated CRMs and a configuration that points at them.
+type house struct {
+	t      *testing.T
+	dir    string
+	office *emulator.CRM
+	shop   *emulator.CRM
+	cfg    *config.Config
+}
+
+func newHouse(t *testing.T, office, shop emulator.Options, set ...string) *house {
+	t.Helper()
+	h := &house{t: t, dir: t.TempDir(), office: emulator.NewPerfex(office), shop: emulator.NewEvance(shop)}
+	urls := map[string]string{}
+	for name, c := range map[string]*emulator.CRM{"office": h.office, "shop": h.shop} {
+		srv := httptest.NewServer(c)
+		t.Cleanup(func() { c.Close(); srv.Close() })
+		urls[name] = srv.URL
+	}
+	h.write("perfex.token", emulator.DefaultToken)
+	cred, err := json.Marshal(map[string]string{
+		"account": emulator.DefaultAccount, "client_id": emulator.DefaultClientID,
+		"private_key": emulator.DefaultPrivateKey, "algorithm": "HS256",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write("evance.json", string(cred))
+	yaml := fmt.Sprintf(`
+data: %s
+http: {listen: off}
+targets:
+  office:
+    kind: perfex
+    url: %s
+    token_file: perfex.token
+    permissions: [1, 2]
+    timeout: 2s
+    quota: {rate: 2000/s, burst: 100, concurrency: 8}
+    retry: {attempts: 4, base: 50ms, max: 200ms}
+  shop:
+    kind: evance
+    url: %s
+    credentials_file: evance.json
+    timeout: 2s
+    quota: {rate: 2000/s, burst: 100, concurrency: 8}
+    retry: {attempts: 4, base: 50ms, max: 200ms}
+`, filepath.Join(h.dir, "data"), urls["office"], urls["shop"])
+	path := h.write("crmsync.yaml", yaml)
+	if h.cfg, err = LoadConfig(path, nil, set); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *house) write(name, text string) string {
+	h.t.Helper()
+	path := filepath.Join(h.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+// open starts the queue in this process.
+func (h *house) open() *App {
+	h.t.Helper()
+	a, err := Open(h.t.Context(), h.cfg, Options{Version: "test", Host: true, Port: AnyPort, Log: zerolog.New(zerolog.NewTestWriter(h.t)).Level(zerolog.WarnLevel)})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := a.Setup(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	return a
+}
+
+// work runs a's lanes until the returned function is called.
+func (h *house) work(a *App) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Work(ctx, context.Background()) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Errorf("work: %v", err)
+		}
+	}
+}
+
+// settled waits until nothing is queued any more, and says how things are.
+func (h *house) settled(a *App) Status {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := a.Status(ctx)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		left := int64(0)
+		for _, t := range st.Targets {
+			left += t.Queue["live"].Waiting + t.Queue["bulk"].Waiting
+		}
+		if left == 0 {
+			return st
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			b, _ := json.MarshalIndent(st, "", " ")
+			h.t.Fatalf("not settled: %s", b)
+		}
+	}
+}
+
+func TestUpdatesReachBothCRMs(t *testing.T) {
+	h := newHouse(t, emulator.Options{Contacts: 10}, emulator.Options{Contacts: 10})
+	a := h.open()
+	defer a.Close()
+	for _, m := range []Message{
+		{Target: "office", Contact: "3", Body: []byte(`{"fields":{"phonenumber":"+44 1","title":"Boss"}}`)},
+		{Target: "office", Contact: "3", Body: []byte(`{"fields":{"title":null}}`)},
+		{Target: "shop", Contact: "4", Body: []byte(`{"fields":{"phone":"+44 2","address":{"city":"Ipswich"}}}`)},
+		{Target: "shop", Contact: "4", Body: []byte(`{"fields":{"address":{"zip":"IP4 1LN"}}}`)},
+		{Target: "office", Contact: "77", Body: []byte(`{"fields":{"title":"Nobody"}}`)},
+	} {
+		if _, err := a.Publish(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := h.work(a)
+	st := h.settled(a)
+	stop()
+
+	got, _ := h.office.Contact("3")
+	if got["phonenumber"] != "+44 1" || got["title"] != nil && got["title"] != "" {
+		t.Errorf("office contact 3: phonenumber %v, title %v", got["phonenumber"], got["title"])
+	}
+	shop, _ := h.shop.Contact("4")
+	addr, _ := shop["address"].(map[string]any)
+	if shop["phone"] != "+44 2" || addr["city"] != "Ipswich" || addr["zip"] != "IP4 1LN" {
+		t.Errorf("shop contact 4: %v", shop)
+	}
+	for _, c := range st.Targets {
+		if want := map[string]int64{"office": 1}[c.Target]; total(c.Dead) != want {
+			t.Errorf("%s: dead letters %v, want %d", c.Target, c.Dead, want)
+		}
+	}
+	writes := 0
+	for _, e := range h.shop.Ledger() {
+		if e.Operation == emulator.OpUpdate {
+			writes++
+		}
+	}
+	if writes != 1 {
+		t.Errorf("shop saw %d writes for two updates that waited together, want 1", writes)
+	}
+	var letters []Letter
+	if err := a.Dead(t.Context(), DeadFilter{Target: "office"}, func(l Letter) error { letters = append(letters, l); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(letters) != 1 || letters[0].Contact != "77" || letters[0].Reason != "missing" {
+		t.Errorf("dead letters: %+v", letters)
+	}
+	full, err := a.Letter(t.Context(), letters[0].ID)
+	if err != nil || !strings.Contains(string(full.Body), "Nobody") {
+		t.Errorf("letter: %+v, %v", full, err)
+	}
+}
+
+func total(m map[string]int64) (n int64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func TestPublishRefusesWhatTheCRMCannotTake(t *testing.T) {
+	h := newHouse(t, emulator.Options{Contacts: 1}, emulator.Options{Contacts: 1})
+	a := h.open()
+	defer a.Close()
+	for _, c := range []struct{ target, contact, body, want string }{
+		{"office", "1", `{"fields":{"id":"2"}}`, "id"},
+		{"office", "1", `{"felds":{}}`, "felds"},
+		{"office", "x", `{"fields":{"title":"a"}}`, "id"},
+		{"office", "", `{"fields":{"title":"a"}}`, "empty"},
+		{"nowhere", "1", `{"fields":{"title":"a"}}`, "nowhere"},
+		{"shop", "1", `{"fields":{"type":"alien"}}`, "type"},
+	} {
+		_, err := a.Publish(t.Context(), Message{Target: c.target, Contact: c.contact, Body: []byte(c.body)})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("publish %s %s %s: error %v, want one about %q", c.target, c.contact, c.body, err, c.want)
+		}
+	}
+	st, err := a.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range st.Targets {
+		if n := target.Queue["live"].Waiting; n != 0 {
+			t.Errorf("%s: %d updates were stored", target.Target, n)
+		}
+	}
+}
+
+func TestSecretsAreMaskedInLetters(t *testing.T) {
+	got := string(maskSecrets([]byte(`{"fields":{"password":"hunter2","deep":[{"Password":"hunter2"}],"title":"x","n":12345678901234567890}}`)))
+	if strings.Contains(got, "hunter2") || !strings.Contains(got, `"title":"x"`) || !strings.Contains(got, "12345678901234567890") {
+		t.Errorf("masked: %s", got)
+	}
+}

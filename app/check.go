@@ -1,0 +1,90 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"crmsync/config"
+)
+
+// Finding is one thing that was checked.
+type Finding struct {
+	What string `json:"what"`
+	OK   bool   `json:"ok"`
+	Note string `json:"note,omitempty"` // what was found, or what is wrong and what to do
+}
+
+// CheckConfig checks what needs no connection: secrets can be read, files are
+// there.
+func CheckConfig(cfg *config.Config) []Finding {
+	var out []Finding
+	for _, w := range cfg.Warnings() {
+		out = append(out, Finding{What: "config", OK: true, Note: "warning: " + w})
+	}
+	for _, name := range sortedKeys(cfg.Targets) {
+		t := cfg.Targets[name]
+		f := Finding{What: "target " + name, OK: true, Note: t.Kind + " at " + t.URL.Redacted()}
+		if _, err := newClient(t, "check"); err != nil {
+			f.OK, f.Note = false, err.Error()
+		}
+		out = append(out, f)
+	}
+	if err := cfg.CheckSecrets(); err != nil {
+		out = append(out, Finding{What: "secrets", Note: err.Error()})
+	} else if len(cfg.Targets) > 0 {
+		out = append(out, Finding{What: "secrets", OK: true, Note: "all can be read"})
+	}
+	return out
+}
+
+// CheckQueue checks that NATS is there, the streams exist, and each configured
+// target has an owner that is not held.
+func (a *App) CheckQueue(ctx context.Context) []Finding {
+	ready := Finding{What: "nats", OK: true, Note: a.q.URL()}
+	if err := a.q.Ready(ctx); err != nil {
+		ready.OK, ready.Note = false, err.Error()
+		return []Finding{ready}
+	}
+	out := []Finding{ready}
+	st, err := a.Status(ctx)
+	if err != nil {
+		return append(out, Finding{What: "status", Note: err.Error()})
+	}
+	for _, t := range st.Targets {
+		f := Finding{What: "lane " + t.Target, OK: true}
+		switch {
+		case t.Lane == nil:
+			f.OK, f.Note = false, "nobody runs it: start `crmsync run`"
+		case t.Lane.Hold != nil:
+			f.OK = t.Lane.Hold.Reason == "throttled"
+			f.Note = fmt.Sprintf("held: %s since %s %s", t.Lane.Hold.Reason, t.Lane.Hold.Since.Format(time.TimeOnly), t.Lane.Hold.Detail)
+		default:
+			f.Note = fmt.Sprintf("%s, run by %s", t.Lane.State, t.Owner)
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// CheckHealth asks a running worker's own health endpoint.
+func CheckHealth(ctx context.Context, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	url := "http://" + cfg.HTTP.Listen + "/healthz"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("health check: http.listen: %w", err)
+	}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("health check: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("health check: %s answers %s", url, resp.Status)
+	}
+	return nil
+}

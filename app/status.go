@@ -1,0 +1,188 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"crmsync/console"
+	"crmsync/contact"
+	"crmsync/worker"
+)
+
+// Status is the whole installation at one instant, as commands and the console
+// show it.
+type Status struct {
+	Version  string         `json:"version"`
+	At       time.Time      `json:"at"`
+	NATS     NATSStatus     `json:"nats"`
+	Sessions []string       `json:"sessions"` // worker processes: host/pid
+	Targets  []TargetStatus `json:"targets"`
+}
+
+// NATSStatus is where the queue is.
+type NATSStatus struct {
+	URL      string `json:"url"`
+	Embedded bool   `json:"embedded"` // this process serves it
+}
+
+// TargetStatus is one target: its lane, its queue and its dead letters.
+type TargetStatus struct {
+	Target string                  `json:"target"`
+	Kind   string                  `json:"kind,omitempty"` // where this configuration knows it
+	Owner  string                  `json:"owner,omitempty"`
+	Lane   *worker.Status          `json:"lane,omitempty"` // nil: nobody runs it
+	Queue  map[string]ClassBacklog `json:"queue"`          // by class
+	Dead   map[string]int64        `json:"dead,omitempty"` // dead letters by reason
+	Orders worker.Orders           `json:"orders,omitzero"`
+}
+
+// ClassBacklog is what waits in one class's stream. It counts whole streams:
+// an update that has ended behind one that has not is in it still.
+type ClassBacklog struct {
+	Waiting int64     `json:"waiting"`
+	Bytes   int64     `json:"bytes"`
+	Oldest  time.Time `json:"oldest,omitzero"`
+}
+
+// staleAfter is when a lane's stored state no longer counts as live.
+const staleAfter = 3 * reportAtLeast
+
+// Status asks the queue and the lanes' owners how things are.
+func (a *App) Status(ctx context.Context) (Status, error) {
+	now := time.Now()
+	out := Status{
+		Version: a.o.Version, At: now,
+		NATS: NATSStatus{URL: a.q.URL(), Embedded: a.o.Host && a.cfg.NATS.Embedded()},
+	}
+	sessions, err := a.q.Sessions(ctx)
+	if err != nil {
+		return out, err
+	}
+	owners := map[string]string{}
+	out.Sessions = []string{}
+	for _, s := range sessions {
+		owners[s.ID] = fmt.Sprintf("%s/%d", s.Host, s.PID)
+		out.Sessions = append(out.Sessions, owners[s.ID])
+	}
+	stats, err := a.q.Stats(ctx)
+	if err != nil {
+		return out, err
+	}
+	dead, err := a.q.Dead(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, s := range stats {
+		t := TargetStatus{Target: s.Target, Kind: a.cfg.Targets[s.Target].Kind, Queue: map[string]ClassBacklog{}}
+		for c := range contact.Class(contact.Classes) {
+			q := s.Class[c]
+			t.Queue[c.String()] = ClassBacklog{Waiting: int64(q.Messages), Bytes: int64(q.Bytes), Oldest: q.Oldest}
+		}
+		for reason, n := range dead[s.Target] {
+			if t.Dead == nil {
+				t.Dead = map[string]int64{}
+			}
+			t.Dead[reason.String()] = n
+		}
+		if err := a.addLane(ctx, &t, owners[s.Session], now); err != nil {
+			return out, err
+		}
+		out.Targets = append(out.Targets, t)
+	}
+	return out, nil
+}
+
+// addLane tells what the lane of the target's owner says of itself. The owner
+// is host/pid, or "" where no live process owns the target.
+func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now time.Time) error {
+	if _, err := a.q.Get(ctx, ordersKey+t.Target, &t.Orders); err != nil {
+		return err
+	}
+	if o := &t.Orders; o.Hold && !o.Until.IsZero() && !o.Until.After(now) {
+		o.Hold = false // it has ended by itself
+	}
+	defer func() {
+		if t.Lane != nil {
+			t.Lane.Spent = nil // for the next owner, not for people: Windows says it shorter
+		}
+	}()
+	if owner == "" {
+		return nil
+	}
+	t.Owner = owner
+	if l := a.lane(t.Target); l != nil {
+		asking, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if st, ok := l.Status(asking); ok {
+			t.Lane = &st
+			return nil
+		}
+	}
+	var live laneState
+	found, err := a.q.Get(ctx, liveKey+t.Target, &live)
+	if err != nil {
+		return err
+	}
+	if found && live.Owner == owner && now.Sub(live.Lane.At) < staleAfter {
+		t.Lane = &live.Lane
+	}
+	return nil
+}
+
+// Ready says whether work can be done: NATS is there and the targets' streams
+// are. A CRM that is down or throttles us does not make the process unready.
+func (a *App) Ready(ctx context.Context) error { return a.q.Ready(ctx) }
+
+// Steer changes the operator's orders for a target: change gets those in force.
+func (a *App) Steer(ctx context.Context, target string, change func(*worker.Orders)) (worker.Orders, error) {
+	var o worker.Orders
+	if err := a.known(ctx, target); err != nil {
+		return o, err
+	}
+	if _, err := a.q.Get(ctx, ordersKey+target, &o); err != nil {
+		return o, err
+	}
+	change(&o)
+	return o, a.q.Put(ctx, ordersKey+target, o)
+}
+
+// Hold makes a target's lane send nothing until the instant, or until Resume
+// where it is zero.
+func (a *App) Hold(ctx context.Context, target, by, note string, until time.Time) error {
+	_, err := a.Steer(ctx, target, func(o *worker.Orders) {
+		o.Hold, o.Until, o.By, o.Note, o.Since = true, until, by, note, time.Now()
+	})
+	return err
+}
+
+// Resume ends an operator's hold, and lets a lane that holds by itself probe at
+// once.
+func (a *App) Resume(ctx context.Context, target, by string) error {
+	_, err := a.Steer(ctx, target, func(o *worker.Orders) {
+		o.Hold, o.Until, o.By, o.Note, o.Since = false, time.Time{}, by, "", time.Now()
+	})
+	return err
+}
+
+// known refuses a target that neither the configuration nor the queue has.
+func (a *App) known(ctx context.Context, target string) error {
+	if err := contact.CheckTarget(target); err != nil {
+		return err
+	}
+	if _, ok := a.cfg.Targets[target]; ok {
+		return nil
+	}
+	stats, err := a.q.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range stats {
+		if s.Target == target {
+			return nil
+		}
+		names = append(names, s.Target)
+	}
+	return fmt.Errorf("%q: %w; the queue has %s", target, console.ErrUnknownTarget, list(names))
+}

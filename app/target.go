@@ -1,0 +1,108 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"crmsync/config"
+	"crmsync/contact"
+	"crmsync/crm/evance"
+	"crmsync/crm/perfex"
+	"crmsync/worker"
+)
+
+// client is what both CRM packages offer.
+type client interface {
+	worker.Sender
+	Rules() contact.Rules
+	Check(u *contact.Update) *contact.BadUpdate
+	Labels() map[string]string
+	Convert(field, text string) (json.RawMessage, error)
+	CloseIdle()
+}
+
+// newClient builds the client of one target. It reads no secret yet.
+func newClient(t config.Target, version string) (client, error) {
+	agent := "crmsync/" + version
+	switch t.Kind {
+	case config.KindPerfex:
+		return perfex.New(perfex.Options{
+			Base: t.URL, Token: t.Token.Read, API: t.API,
+			Permissions: t.Permissions.IDs, ClearPermissions: t.Permissions.Clear,
+			Timeout: t.Timeout, CAFile: t.CAFile, UserAgent: agent, AllowPrivate: t.AllowPrivate,
+			Messages: perfex.Messages{
+				Token: t.Verdicts.TokenMessages, Missing: t.Verdicts.MissingMessages, Unchanged: t.Verdicts.UnchangedMessages,
+			},
+		})
+	case config.KindEvance:
+		return evance.New(evance.Options{
+			Base: t.URL, API: t.API, Grant: t.Grant, Timeout: t.Timeout, CAFile: t.CAFile,
+			UserAgent: agent, AllowPrivate: t.AllowPrivate,
+			Credentials: func() (evance.Credentials, error) { return evanceCredentials(t) },
+		})
+	}
+	return nil, fmt.Errorf("target %s: kind %q is not known", t.Name, t.Kind)
+}
+
+func evanceCredentials(t config.Target) (evance.Credentials, error) {
+	if t.ClientID != "" {
+		key, err := t.PrivateKey.Read()
+		if err != nil {
+			return evance.Credentials{}, err
+		}
+		return evance.Credentials{Account: t.URL.Hostname(), ClientID: t.ClientID, PrivateKey: key}, nil
+	}
+	text, err := t.Credentials.Read()
+	if err != nil {
+		return evance.Credentials{}, err
+	}
+	return evance.ParseCredentials([]byte(text))
+}
+
+// secretChanged watches whatever secret the target logs in with.
+func secretChanged(t config.Target) func() bool {
+	s := t.Token
+	switch {
+	case t.Kind == config.KindEvance && t.ClientID != "":
+		s = t.PrivateKey
+	case t.Kind == config.KindEvance:
+		s = t.Credentials
+	}
+	return s.Changed
+}
+
+func quotaOf(t config.Target) worker.Quota {
+	q := worker.Quota{
+		Rate: t.Quota.Rate, Burst: t.Quota.Burst, Concurrency: t.Quota.Concurrency, Reserve: t.Quota.Reserve,
+	}
+	for _, w := range []struct {
+		span  time.Duration
+		limit int
+	}{{time.Minute, t.Quota.PerMinute}, {time.Hour, t.Quota.PerHour}, {24 * time.Hour, t.Quota.PerDay}} {
+		if w.limit > 0 {
+			q.Windows = append(q.Windows, worker.WindowLimit{Span: w.span, Limit: w.limit})
+		}
+	}
+	return q
+}
+
+func (a *App) target(name string) (config.Target, error) {
+	t, ok := a.cfg.Targets[name]
+	if !ok {
+		return t, fmt.Errorf("there is no target %q in the configuration; it has %s", name, list(a.targetNames()))
+	}
+	return t, nil
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none: name a file with --config"
+	}
+	out := strconv.Quote(names[0])
+	for _, n := range names[1:] {
+		out += ", " + strconv.Quote(n)
+	}
+	return out
+}

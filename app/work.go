@@ -1,0 +1,255 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"crmsync/config"
+	"crmsync/contact"
+	"crmsync/crm"
+	"crmsync/queue"
+	"crmsync/worker"
+)
+
+// Keys of the state that processes share.
+const (
+	ordersKey = "desired." // + target: worker.Orders
+	liveKey   = "live."    // + target: laneState
+)
+
+const (
+	// reportEvery is how often a lane's state is looked at, and stored where
+	// it has changed.
+	reportEvery = time.Second
+	// reportAtLeast is how often it is stored all the same.
+	reportAtLeast = 10 * time.Second
+)
+
+// laneState is what the owner of a target tells the others.
+type laneState struct {
+	Owner string        `json:"owner"` // host/pid
+	Lane  worker.Status `json:"lane"`
+}
+
+// Work runs the lanes of whatever targets are ours until ctx ends; then it
+// finishes the calls in flight, stores how they ended, releases the targets and
+// returns. When work ends, it cuts the calls short. ctx must end when work
+// does.
+func (a *App) Work(ctx, work context.Context) error {
+	if len(a.cfg.Targets) == 0 {
+		return errors.New("the configuration has no targets: add one under targets (see docs/configuration.md)")
+	}
+	if err := a.cfg.CheckSecrets(); err != nil {
+		return err
+	}
+	clients := map[string]client{}
+	for name, t := range a.cfg.Targets {
+		c, err := newClient(t, a.o.Version)
+		if err != nil {
+			return fmt.Errorf("target %s: %w", name, err)
+		}
+		defer c.CloseIdle()
+		clients[name] = c
+	}
+	if err := a.Setup(ctx); err != nil {
+		return err
+	}
+	if err := a.checkLease(ctx); err != nil {
+		return err
+	}
+	watching, stop := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	defer stop()
+	watcher.Go(func() { a.watchOrders(watching) })
+	return a.q.Own(ctx, a.targetNames(), func(ctx context.Context, s *queue.Source) {
+		a.runLane(ctx, work, s, clients[s.Target()])
+	})
+}
+
+// checkLease refuses a target whose calls could never start: its time-out does
+// not fit into the lease that the processes share, which whoever came first set.
+func (a *App) checkLease(ctx context.Context) error {
+	lease, err := a.q.SessionLease(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range a.targetNames() {
+		if least := config.MinLease(a.cfg.Targets[name].Timeout); least > lease {
+			return fmt.Errorf("targets.%s.timeout needs a lease of at least %s, but the workers on this NATS share one of %s: "+
+				"lower the time-out, or stop all workers, delete the bucket crm_sessions and start again with nats.lease", name, least, lease)
+		}
+	}
+	return nil
+}
+
+func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
+	name := s.Target()
+	t := a.cfg.Targets[name]
+	log := a.o.Log.With().Str("target", name).Logger()
+	var before laneState
+	if _, err := a.q.Get(ctx, liveKey+name, &before); err != nil {
+		if ctx.Err() == nil {
+			log.Error().Err(err).Msg("cannot read what the quota has been used for; not starting the lane")
+		}
+		return
+	}
+	lane := worker.New(worker.Options{
+		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
+		Timeout: t.Timeout, Quota: quotaOf(t),
+		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
+		Spent:         before.Lane.Spent,
+		SecretChanged: secretChanged(t),
+		OnAnswer:      func(ans crm.Answer, took time.Duration) { a.meters.answer(name, ans, took) },
+		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
+		Log:           a.o.Log,
+	})
+	log.Info().Msg("target is ours")
+	a.enter(name, lane)
+	aside, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { a.report(aside, name, lane) })
+	wg.Go(func() { a.steer(aside, name, lane) })
+	err := lane.Run(ctx, work)
+	stop()
+	wg.Wait()
+	a.leave(name)
+	// What the quota was used for must outlive us.
+	a.store(context.WithoutCancel(work), name, worker.Status{Target: name, At: time.Now(), State: "released", Spent: lane.Spent()})
+	switch {
+	case err == nil:
+		log.Info().Msg("target released")
+	case work.Err() != nil:
+		log.Warn().Msg("calls in flight were cut short; whoever owns the target next repeats what they carried")
+	default:
+		log.Warn().Err(err).Msg("target lost")
+	}
+}
+
+func (a *App) enter(name string, l *worker.Lane) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lanes[name] = l
+}
+
+func (a *App) leave(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.lanes, name)
+}
+
+func (a *App) lane(name string) *worker.Lane {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lanes[name]
+}
+
+// report stores the lane's state for the other processes.
+func (a *App) report(ctx context.Context, name string, l *worker.Lane) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	var last []byte
+	var stored time.Time
+	for {
+		st, ok := l.Status(ctx)
+		if !ok {
+			return
+		}
+		if now := time.Now(); now.Sub(stored) >= reportAtLeast || !bytes.Equal(digest(st), last) {
+			a.store(ctx, name, st)
+			last, stored = digest(st), now
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// digest is what of a status counts as a change: all but the time of asking.
+func digest(st worker.Status) []byte {
+	st.At, st.Until = time.Time{}, time.Time{}
+	b, _ := json.Marshal(st) // plain data
+	return b
+}
+
+// store keeps the lane's state; failing to is told once by the queue's own
+// state and costs nothing but a stale display.
+func (a *App) store(ctx context.Context, name string, st worker.Status) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := a.q.Put(ctx, liveKey+name, laneState{Owner: owner(), Lane: st}); err != nil && ctx.Err() == nil {
+		a.o.Log.Debug().Err(err).Str("target", name).Msg("lane state not stored")
+	}
+}
+
+func owner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
+// watchOrders passes the operator's orders to the lanes, until ctx ends.
+func (a *App) watchOrders(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := a.q.Watch(ctx, ordersKey, func(key string, raw []byte) {
+			name := strings.TrimPrefix(key, ordersKey)
+			var o worker.Orders
+			if len(raw) > 0 {
+				if err := json.Unmarshal(raw, &o); err != nil {
+					a.o.Log.Error().Err(err).Str("key", key).Msg("orders cannot be read, the former stay")
+					return
+				}
+			}
+			a.mu.Lock()
+			a.orders[name] = o
+			l := a.lanes[name]
+			a.mu.Unlock()
+			if l != nil {
+				a.steer(ctx, name, l)
+			}
+		})
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		a.o.Log.Warn().Err(err).Msg("lost sight of the operator's orders, looking again")
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// steer gives a lane the newest orders. Two callers may overtake each other on
+// the way; whoever finds that the orders have changed meanwhile gives them
+// again, so the newest is the last to arrive.
+func (a *App) steer(ctx context.Context, name string, l *worker.Lane) {
+	for {
+		o := a.ordersOf(name)
+		if !l.Steer(ctx, o) || a.ordersOf(name) == o {
+			return
+		}
+	}
+}
+
+// ordersOf is what the operator last wanted of a target. A configured rate of
+// nothing is an order of its own.
+func (a *App) ordersOf(name string) worker.Orders {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.orders[name]
+	if a.cfg.Targets[name].Quota.Rate == 0 && o.Rate == 0 && !o.Hold {
+		o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born}
+	}
+	return o
+}
