@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"crmsync/app"
+)
+
+type holdCmd struct {
+	Target string        `arg:"" help:"Target to hold."`
+	For    time.Duration `placeholder:"DURATION" help:"Resume by itself after so long (default: until crmsync resume)."`
+	Note   string        `placeholder:"TEXT" help:"Why; status shows it."`
+}
+
+func (c *holdCmd) Run(ctx context.Context, g *Globals) error {
+	return g.with(ctx, func(a *app.App) error {
+		var until time.Time
+		if c.For > 0 {
+			until = time.Now().Add(c.For)
+		}
+		if err := a.Hold(ctx, c.Target, g.whoami(), c.Note, until); err != nil {
+			return err
+		}
+		return g.steered(c.Target, "held", until)
+	})
+}
+
+type resumeCmd struct {
+	Target string `arg:"" help:"Target to resume."`
+}
+
+func (c *resumeCmd) Run(ctx context.Context, g *Globals) error {
+	return g.with(ctx, func(a *app.App) error {
+		if err := a.Resume(ctx, c.Target, g.whoami()); err != nil {
+			return err
+		}
+		return g.steered(c.Target, "resumed", time.Time{})
+	})
+}
+
+func (g *Globals) steered(target, what string, until time.Time) error {
+	if g.JSON {
+		return g.printJSON(struct {
+			Target string    `json:"target"`
+			Now    string    `json:"now"`
+			Until  time.Time `json:"until,omitzero"`
+		}{target, what, until})
+	}
+	if until.IsZero() {
+		fmt.Fprintf(g.std.out, "%s: %s\n", target, what)
+		return nil
+	}
+	fmt.Fprintf(g.std.out, "%s: %s until %s\n", target, what, until.Local().Format(time.DateTime))
+	return nil
+}
