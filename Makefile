@@ -1,0 +1,60 @@
+# crmsync: `make help` lists what there is.
+SHELL := bash
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+SEEDS       ?= 2000
+FUZZTIME    ?= 30s
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## run the worker (CONFIG=crmsync.yaml)
+	go run ./cmd/crmsync run --config $(or $(CONFIG),crmsync.yaml)
+
+demo: ## the whole thing on this machine, in about 20 s
+	go run ./cmd/crmsync demo
+
+build: ## a static binary in bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/crmsync ./cmd/crmsync
+
+test: ## what the README says
+	go test ./...
+
+race: ## the same under the race detector
+	go test -race ./...
+
+check: lint race ## everything CI checks
+
+lint: ## vet, gofumpt, staticcheck, the arrows
+	go vet ./...
+	@out=$$(go run $(GOFUMPT) -l .); if [ -n "$$out" ]; then echo "not formatted (make fmt):"; echo "$$out"; exit 1; fi
+	go run $(STATICCHECK) ./...
+	go test -run '^TestArrows$$' ./cmd/crmsync
+
+fmt: ## format
+	go run $(GOFUMPT) -w .
+
+bench: ## benchmarks: time, allocations; and a drain as a whole process
+	go test -run '^$$' -bench . -benchmem ./...
+
+sim: ## a longer simulation of the lane (SEEDS=2000)
+	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
+
+kills: ## kill -9 of real workers, long form (KILLS=200)
+	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+clean: ## remove what was built
+	rm -rf bin dist
+
+.PHONY: help run demo build test race check lint fmt bench sim kills fuzz clean
