@@ -233,3 +233,60 @@ func TestSecretsAreMaskedInLetters(t *testing.T) {
 		t.Errorf("masked: %s", got)
 	}
 }
+
+func TestHoldShowsAtOnceAndSendsNothing(t *testing.T) {
+	h := newHouse(t, emulator.Options{Contacts: 2}, emulator.Options{})
+	a := h.open()
+	defer a.Close()
+	stop := h.work(a)
+	defer stop()
+	if _, err := a.Publish(t.Context(), Message{Target: "office", Contact: "1", Body: []byte(`{"fields":{"title":"a"}}`)}); err != nil {
+		t.Fatal(err)
+	}
+	h.settled(a)
+	before := len(h.office.Ledger())
+	if err := a.Hold(t.Context(), "office", "ann", "month end", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := a.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := st.Targets[0].Lane
+	if l == nil || l.State != "held" || l.Hold == nil || l.Hold.Reason != "operator" || l.Hold.Detail != "month end" || st.Targets[0].Orders.By != "ann" {
+		t.Errorf("status after hold: %+v", st.Targets[0])
+	}
+	for obeys := false; !obeys; {
+		s, ok := a.lane("office").Status(t.Context())
+		if !ok {
+			t.Fatal("the lane has ended")
+		}
+		obeys = s.Orders.Hold
+	}
+	if _, err := a.Publish(t.Context(), Message{Target: "office", Contact: "2", Body: []byte(`{"fields":{"title":"b"}}`)}); err != nil {
+		t.Fatal(err)
+	}
+	// The other target goes on meanwhile, which also gives this one time to
+	// do wrong.
+	if _, err := a.Publish(t.Context(), Message{Target: "shop", Contact: "7", Body: []byte(`{"fields":{"phone":"1"}}`)}); err != nil {
+		t.Fatal(err)
+	}
+	for st.Targets[1].Dead["missing"] == 0 {
+		if st, err = a.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(h.office.Ledger()); n != before {
+		t.Errorf("%d requests during the hold", n-before)
+	}
+	if err := a.Resume(t.Context(), "office", "ann"); err != nil {
+		t.Fatal(err)
+	}
+	h.settled(a)
+	if c, _ := h.office.Contact("2"); c["title"] != "b" {
+		t.Errorf("after resume: title %v", c["title"])
+	}
+	if err := a.Hold(t.Context(), "nowhere", "ann", "", time.Time{}); err == nil || !strings.Contains(err.Error(), `"office"`) {
+		t.Errorf("hold of an unknown target: %v", err)
+	}
+}

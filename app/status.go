@@ -103,8 +103,14 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 		o.Hold = false // it has ended by itself
 	}
 	defer func() {
-		if t.Lane != nil {
-			t.Lane.Spent = nil // for the next owner, not for people: Windows says it shorter
+		if t.Lane == nil {
+			return
+		}
+		t.Lane.Spent = nil // for the next owner, not for people: Windows says it shorter
+		if o := t.Orders; o.Hold && t.Lane.Hold == nil {
+			// The lane obeys at once; what it last reported may be a second old.
+			t.Lane.State, t.Lane.Waiting, t.Lane.Until = "held", "the operator", o.Until
+			t.Lane.Hold = &worker.Hold{Reason: worker.HoldOperator, Since: o.Since, Until: o.Until, Detail: o.Note}
 		}
 	}()
 	if owner == "" {

@@ -111,7 +111,6 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
 		Log:           a.o.Log,
 	})
-	log.Info().Msg("target is ours")
 	a.enter(name, lane)
 	aside, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -124,12 +123,11 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	// What the quota was used for must outlive us.
 	a.store(context.WithoutCancel(work), name, worker.Status{Target: name, At: time.Now(), State: "released", Spent: lane.Spent()})
 	switch {
-	case err == nil:
-		log.Info().Msg("target released")
+	case err == nil: // the queue says that the target was released
 	case work.Err() != nil:
 		log.Warn().Msg("calls in flight were cut short; whoever owns the target next repeats what they carried")
 	default:
-		log.Warn().Err(err).Msg("target lost")
+		log.Warn().Err(err).Msg("lane ended")
 	}
 }
 
