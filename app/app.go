@@ -105,7 +105,7 @@ func (a *App) queueOptions() (queue.Options, error) {
 	o := queue.Options{
 		URL: n.URL, Context: n.Context, Creds: n.Creds, NKey: n.NKey,
 		User: n.User, TLSCert: n.TLSCert, TLSKey: n.TLSKey, TLSCA: n.TLSCA, TLSFirst: n.TLSFirst,
-		Timeout: n.Timeout, Domain: n.JSDomain,
+		Timeout: n.Timeout, Domain: n.JSDomain, InboxPrefix: n.InboxPrefix,
 		Name: "crmsync", Replicas: n.Replicas, Lease: n.Lease,
 		Log: a.o.Log,
 	}

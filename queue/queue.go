@@ -47,24 +47,27 @@ const (
 // Options say where the streams are. The zero value is the NATS default URL.
 // The fields up to Domain have the meaning of the flags of the nats command.
 type Options struct {
-	URL       string // a list separated by commas; "" with Embedded nil: nats://127.0.0.1:4222
-	Context   string // a named context of the nats command; other fields win over it
-	Creds     string // credentials file
-	NKey      string // NKey seed file
-	User      string
-	Password  string
-	TLSCert   string
-	TLSKey    string
-	TLSCA     string
-	TLSFirst  bool
-	Timeout   time.Duration // of one request; 0: DefaultTimeout
-	Domain    string        // JetStream domain
-	Embedded  *Embedded     // run a server in this process; nil: connect to one
-	Name      string        // how the connection is called in NATS' own reports
-	Replicas  int           // of streams that Setup creates; 0: 3 where the cluster has 3 servers, else 1
-	Lease     time.Duration // lifetime of a session without renewal, used where Setup creates its bucket; 0: DefaultLease or DefaultLeaseCluster
-	Log       zerolog.Logger
-	natsExtra []nats.Option // tests cut and delay the connection with it
+	URL      string // a list separated by commas; "" with Embedded nil: nats://127.0.0.1:4222
+	Context  string // a named context of the nats command; other fields win over it
+	Creds    string // credentials file
+	NKey     string // NKey seed file
+	User     string
+	Password string
+	TLSCert  string
+	TLSKey   string
+	TLSCA    string
+	TLSFirst bool
+	Timeout  time.Duration // of one request; 0: DefaultTimeout
+	Domain   string        // JetStream domain
+	// InboxPrefix replaces _INBOX, for servers whose permissions keep inboxes
+	// apart.
+	InboxPrefix string
+	Embedded    *Embedded     // run a server in this process; nil: connect to one
+	Name        string        // how the connection is called in NATS' own reports
+	Replicas    int           // of streams that Setup creates; 0: 3 where the cluster has 3 servers, else 1
+	Lease       time.Duration // lifetime of a session without renewal, used where Setup creates its bucket; 0: DefaultLease or DefaultLeaseCluster
+	Log         zerolog.Logger
+	natsExtra   []nats.Option // tests cut and delay the connection with it
 }
 
 // Queue is a connection to the streams. [Open] makes one.
