@@ -49,7 +49,7 @@ func (o *ownership) hold(target string, h *holding, cur claim) {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.q.timeout)
 	defer cancel()
 	s.close(closing)
-	if h.sess.ctx.Err() == nil {
+	if h.sess.ctx.Err() == nil && !s.abandoned.Load() {
 		o.letGo(target, h.sess, rev)
 	}
 	if !wanted {

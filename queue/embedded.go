@@ -148,9 +148,9 @@ func (srv *embedded) unloaded(stream string) error {
 	return fmt.Errorf("queue: %s exists but the server could not load it; move it away or restore it from a backup, then start again", dir)
 }
 
-// afterStart checks that every stream on disk was loaded, and frees what a
-// former process of this store still held: that it is dead is certain, because
-// we have its lock.
+// afterStart checks that every stream on disk was loaded. What a former process
+// of this store still owned stays its own until its session expires: the process
+// is dead, but a call that it sent may still be at work in the CRM.
 func (q *Queue) afterStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -172,14 +172,6 @@ func (q *Queue) afterStart(ctx context.Context) error {
 		}
 		if err := q.srv.unloaded(d.Name()); err != nil {
 			return err
-		}
-	}
-	if !q.srv.loaded["KV_"+sessionBucket] {
-		return nil
-	}
-	for _, id := range q.srv.lock.former {
-		if err := q.sessions.delete(ctx, id); err != nil {
-			return fmt.Errorf("queue: end the former session: %w", err)
 		}
 	}
 	return nil

@@ -193,20 +193,20 @@ func TestKilledProcess(t *testing.T) {
 		if err != nil || info.State.LastSeq < last || info.State.Msgs != info.State.LastSeq {
 			t.Fatalf("round %d: confirmed %d: %+v, %v", round, last, info, err)
 		}
-		// The dead process' session does not hold up its successor.
-		began := time.Now()
-		l := own(t, q, "office")
-		l.source(t)
-		if d := time.Since(began); d > 5*time.Second {
-			t.Errorf("takeover from the former process took %s", d)
+		// A call that the dead process sent may still be at work in the CRM:
+		// its session must run out by itself.
+		owners, err := q.ownerOf(t.Context())
+		if err != nil || owners["office"] == "" {
+			t.Errorf("round %d: the target was taken from the dead process' session: %v, %v", round, owners, err)
 		}
-		l.end(t)
 		_ = q.Close()
 	}
 }
 
 func victim(t *testing.T, dir string) {
-	q := open(t, testOptions(t, dir))
+	o := testOptions(t, dir)
+	o.Lease = 3 * time.Second // the next victim waits for the end of this one's
+	q := open(t, o)
 	if err := q.Setup(t.Context(), []string{"office"}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,21 +3,17 @@
 package queue
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 )
 
-// lockFile keeps other processes out of a store. It holds the process id and,
-// a line each, the sessions that this process has opened.
+// lockFile keeps other processes out of a store. It holds the process id.
 type lockFile struct {
-	mu     sync.Mutex
-	f      *os.File
-	former []string // sessions of the process that held it before
+	f *os.File
 }
 
 func lockStore(path string) (*lockFile, error) {
@@ -25,7 +21,7 @@ func lockStore(path string) (*lockFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	pid, _ := readLock(f)
+	pid := holder(f)
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -33,42 +29,26 @@ func lockStore(path string) (*lockFile, error) {
 		}
 		return nil, err
 	}
-	_, former := readLock(f)
-	l := &lockFile{f: f, former: former}
-	return l, l.write(append([]string{fmt.Sprint(os.Getpid())}, former...))
+	l := &lockFile{f: f}
+	if err := f.Truncate(0); err != nil {
+		l.release()
+		return nil, err
+	}
+	if _, err := f.WriteAt([]byte(fmt.Sprintln(os.Getpid())), 0); err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
 }
 
-func readLock(f *os.File) (pid string, sessions []string) {
-	if _, err := f.Seek(0, 0); err != nil {
-		return "unknown", nil
+// holder reads who holds the lock, for people.
+func holder(f *os.File) string {
+	b, err := io.ReadAll(io.LimitReader(f, 32))
+	pid := strings.TrimSpace(string(b))
+	if err != nil || pid == "" {
+		return "unknown"
 	}
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		if pid == "" {
-			pid = s.Text()
-		} else if s.Text() != "" {
-			sessions = append(sessions, s.Text())
-		}
-	}
-	if pid == "" {
-		pid = "unknown"
-	}
-	return pid, sessions
-}
-
-func (l *lockFile) write(lines []string) error {
-	if err := l.f.Truncate(0); err != nil {
-		return err
-	}
-	_, err := l.f.WriteAt([]byte(strings.Join(lines, "\n")+"\n"), 0)
-	return err
-}
-
-// note writes down a session of this process before it is opened.
-func (l *lockFile) note(session string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.write([]string{fmt.Sprint(os.Getpid()), session})
+	return pid
 }
 
 func (l *lockFile) release() {

@@ -179,7 +179,9 @@ func apiErrorOf(err error) apiError {
 
 // refused says that the server answered and stored nothing; any other error
 // leaves that open.
-func refused(err error) bool { return apiErrorOf(err).ErrCode != 0 }
+func refused(err error) bool {
+	return apiErrorOf(err).ErrCode != 0 || errors.Is(err, nats.ErrMaxPayload)
+}
 
 type pubAck struct {
 	Error     *apiError `json:"error"`

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -84,11 +85,46 @@ const (
 	headerLastOf = "Nats-Expected-Last-Subject-Sequence-Subject"
 )
 
+// maxRecord is the largest body of a record, in bytes: with its headers it fits
+// into the smallest payload that Setup accepts.
+const maxRecord = minPayload - 16<<10
+
+// fit is the record as JSON, without what is only for people where it would be
+// too large: an update may have hundreds of fields with long names. The original
+// of a dead letter, the watermark and the fence always fit.
+func (r *Record) fit() ([]byte, error) {
+	c := *r
+	for _, shrink := range []func(){
+		func() {},
+		func() { c.Fields = nil },
+		func() { c.Tries, c.Detail = nil, "" },
+		func() { c.OriginalHeader, c.TraceParent, c.RedriveOf = nil, "", "" },
+		func() {
+			c.Updates = slices.Clone(c.Updates)
+			for i := range c.Updates {
+				c.Updates[i].MsgID = ""
+			}
+		},
+	} {
+		shrink()
+		var out bytes.Buffer
+		enc := json.NewEncoder(&out)
+		enc.SetEscapeHTML(false) // one byte may become six
+		if err := enc.Encode(&c); err != nil {
+			return nil, err
+		}
+		if out.Len() <= maxRecord {
+			return bytes.TrimRight(out.Bytes(), "\n"), nil
+		}
+	}
+	return nil, fmt.Errorf("it would have more than %d bytes", maxRecord)
+}
+
 // encodeRecord is the record's message, without the condition.
 func encodeRecord(r *Record) (*nats.Msg, error) {
 	k := contact.Key{Target: r.Target, ID: r.Contact}
 	m := nats.NewMsg(outcomeSubject(k, r.Outcome, r.Job))
-	body, err := json.Marshal(r)
+	body, err := r.fit()
 	if err != nil {
 		return nil, fmt.Errorf("outcome record of %s: %w", k, err)
 	}

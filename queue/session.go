@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nuid"
@@ -74,6 +75,8 @@ type session struct {
 	ended chan struct{}
 	now   chan struct{} // renew at once
 
+	abandoned atomic.Bool // a call may still be at work for a target of ours
+
 	mu       sync.Mutex
 	info     Session
 	deadline time.Time
@@ -99,11 +102,6 @@ func (q *Queue) openSession(ctx context.Context, targets []string) (*session, er
 		q: q, id: nuid.Next(), lease: lease, ended: make(chan struct{}), now: make(chan struct{}, 1),
 	}
 	s.info = Session{ID: s.id, Host: host, PID: os.Getpid(), Started: time.Now().UTC(), Version: version(), Targets: targets}
-	if q.srv != nil {
-		if err := q.srv.lock.note(s.id); err != nil {
-			return nil, fmt.Errorf("queue: lock file: %w", err)
-		}
-	}
 	began := time.Now()
 	rev, err := q.sessions.put(ctx, s.id, s.value(), 0)
 	if err != nil {
@@ -187,10 +185,14 @@ func (s *session) leave() {
 	poke(s.now)
 }
 
-// close ends the session; where it was not lost, the others see it at once.
+// close ends the session; where it was not lost, the others see it at once,
+// unless something of it was abandoned.
 func (s *session) close() {
 	s.fail(ErrLost)
 	<-s.ended
+	if s.abandoned.Load() {
+		return // it expires
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), min(s.lease, s.q.timeout))
 	defer cancel()
 	if s.q.nc.IsConnected() {

@@ -46,10 +46,11 @@ type Source struct {
 	fail context.CancelCauseFunc
 	wg   sync.WaitGroup
 
-	class    [contact.Classes]*reading
-	inflight atomic.Int64  // commits that were submitted and have no result yet
-	dirty    chan struct{} // a floor moved
-	hurry    chan struct{} // it moved far
+	class     [contact.Classes]*reading
+	abandoned atomic.Bool
+	inflight  atomic.Int64  // commits that were submitted and have no result yet
+	dirty     chan struct{} // a floor moved
+	hurry     chan struct{} // it moved far
 
 	mu       sync.Mutex
 	contacts map[string]*standingOf
@@ -144,6 +145,14 @@ func (s *Source) Lease() time.Time {
 		return time.Time{}
 	}
 	return s.sess.until()
+}
+
+// Abandon says that a call for the target was cut short and may still be at
+// work in the CRM. The target is then not released when the lane returns: it
+// falls to another process only when the session has expired.
+func (s *Source) Abandon() {
+	s.abandoned.Store(true)
+	s.sess.abandoned.Store(true)
 }
 
 // lost is ErrLost once the target may have another owner, with the cause.

@@ -178,6 +178,9 @@ func (q *Queue) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 				return err
 			}
 		}
+		if want.FirstSeq, err = q.goOnFrom(ctx, want); err != nil {
+			return err
+		}
 		if _, err := q.js.CreateStream(ctx, want); err != nil {
 			return fmt.Errorf("queue: create stream %s: %w%s", want.Name, err, createHint(err))
 		}
@@ -215,6 +218,35 @@ func (q *Queue) appears(ctx context.Context, stream string) bool {
 		}
 	}
 	return false
+}
+
+// goOnFrom is the first sequence of an update stream that is to be created: 0
+// where the target is new. Where there are outcome records of it, the stream was
+// removed, and a new one that began at 1 would look to every contact as if its
+// updates had ended long ago. So it goes on behind what the records cover.
+func (q *Queue) goOnFrom(ctx context.Context, want jetstream.StreamConfig) (uint64, error) {
+	if len(want.Subjects) != 1 || !strings.HasPrefix(want.Subjects[0], contact.UpdatePrefix) {
+		return 0, nil
+	}
+	k, class, _ := contact.ParseSubject(want.Subjects[0]) // the contact is a wildcard
+	var last uint64
+	cfg := jetstream.ConsumerConfig{
+		FilterSubject: contact.OutcomePrefix + k.Target + ".>", DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true,
+	}
+	err := q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
+		covers, err := parseCovers(m.header.Get(headerCovers))
+		if err == nil {
+			last = max(last, covers[class])
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("queue: see what target %s has had: %w", k.Target, err)
+	case last == 0:
+		return 0, nil
+	}
+	return last + 1, nil
 }
 
 func createHint(err error) string {

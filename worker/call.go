@@ -173,6 +173,10 @@ func (l *Lane) call(work context.Context, s *slot, change contact.Change, began 
 		l.results <- r
 	}()
 	spend := func(ctx context.Context) error {
+		// A lane that stops does not wait for a quota that may take an hour.
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(l.stopping, stop)()
 		if err := l.budget.spend(ctx); err != nil {
 			r.cut = err
 			return err

@@ -32,6 +32,9 @@ func (l *Lane) decide(work context.Context, r result) {
 		}
 	}
 	l.record(s, r)
+	if a.Wait > 0 && (a.Verdict.Success() || a.Verdict.Permanent()) {
+		l.budget.hold(now.Add(a.Wait)) // it took this one and asks for a pause
+	}
 	switch a.Verdict {
 	case contact.VerdictApplied, contact.VerdictUnchanged:
 		l.alive(now)

@@ -113,6 +113,9 @@ func (l *Lane) refusedUs(now time.Time, a crm.Answer) {
 		every = probeForbidden
 	}
 	l.beginHold(Hold{Reason: HoldCredentials, Since: now, NextProbe: now.Add(max(every, a.Wait)), every: every}, a)
+	if l.hold.Reason == HoldCredentials {
+		l.hold.every = every
+	}
 	l.nextProbe(now, a)
 }
 

@@ -28,6 +28,9 @@ type Lane struct {
 	orders   chan Orders
 	done     chan struct{} // closed when Run returns
 
+	stopping context.Context // ends when the lane begins to drain
+	drains   context.CancelFunc
+
 	budget  *budget
 	windows [contact.Classes]*window
 
@@ -91,6 +94,9 @@ func (l *Lane) Run(ctx, work context.Context) error {
 	l.born = time.Now()
 	l.budget = newBudget(l.o.Quota, l.o.Spent, l.born)
 	defer close(l.done)
+	l.stopping, l.drains = context.WithCancel(work)
+	defer l.drains()
+	l.obey(l.o.Orders)
 	intake, stop := context.WithCancel(ctx)
 	var readers sync.WaitGroup
 	failed := make(chan error, contact.Classes)
@@ -117,6 +123,9 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 	stopping := ctx.Done()
 	for {
 		l.dispatch(work)
+		if l.draining {
+			l.drains()
+		}
 		if l.draining && l.calling == 0 && l.settling == 0 {
 			return errors.Join(l.fatal, work.Err())
 		}

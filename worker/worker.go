@@ -108,6 +108,9 @@ type Options struct {
 	Margin  time.Duration // 0 means [DefaultMargin]
 	Quota   Quota
 	Retry   Retry
+	// Orders are what the operator wants from the start; [Lane.Steer] changes
+	// them.
+	Orders Orders
 	// Spent is what a former lane of this target had used of its windows.
 	Spent []Spent
 
