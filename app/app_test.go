@@ -15,7 +15,9 @@ import (
 	"go.uber.org/goleak"
 
 	"crmsync/config"
+	"crmsync/contact"
 	"crmsync/emulator"
+	"crmsync/worker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -288,5 +290,92 @@ func TestHoldShowsAtOnceAndSendsNothing(t *testing.T) {
 	}
 	if err := a.Hold(t.Context(), "nowhere", "ann", "", time.Time{}); err == nil || !strings.Contains(err.Error(), `"office"`) {
 		t.Errorf("hold of an unknown target: %v", err)
+	}
+}
+
+// A rate of nothing sends nothing, also when an operator's hold has run out.
+func TestNoRateHoldsForEver(t *testing.T) {
+	h := newHouse(t, emulator.Options{Contacts: 1}, emulator.Options{}, "targets.office.quota.rate=0/s")
+	a := h.open()
+	defer a.Close()
+	for _, o := range []worker.Orders{{}, {Hold: true, Until: time.Now().Add(time.Minute)}} {
+		a.orders["office"] = o
+		if got := a.ordersOf("office"); !got.Hold || !got.Until.IsZero() {
+			t.Errorf("orders %+v become %+v", o, got)
+		}
+	}
+	a.orders["office"] = worker.Orders{Rate: 3}
+	if got := a.ordersOf("office"); got.Hold || got.Rate != 3 {
+		t.Errorf("an ordered rate becomes %+v", got)
+	}
+}
+
+// The same job again, into the other class: what ended then does not count now.
+func TestWaitCountsThisImportOnly(t *testing.T) {
+	h := newHouse(t, emulator.Options{Contacts: 5}, emulator.Options{})
+	a := h.open()
+	defer a.Close()
+	stop := h.work(a)
+	defer stop()
+	im := Import{Target: "office", Path: h.write("c.csv", "id,title\n1,a\n2,b\n3,c\n"), Class: contact.Bulk, Job: "night"}
+	run := func(within time.Duration) ImportReport {
+		rep, err := a.Import(t.Context(), im)
+		if err != nil || rep.Queued != 3 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		rep, _ = a.Wait(ctx, rep, nil)
+		return rep
+	}
+	if rep := run(time.Minute); !rep.Done || rep.Outcomes["applied"] != 3 {
+		t.Errorf("first: %+v", rep)
+	}
+	if err := a.Hold(t.Context(), "office", "ann", "", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for obeys := false; !obeys; {
+		s, _ := a.lane("office").Status(t.Context())
+		obeys = s.Orders.Hold
+	}
+	im.Class = contact.Live
+	if rep := run(500 * time.Millisecond); rep.Done || len(rep.Outcomes) != 0 {
+		t.Errorf("while the lane holds: %+v", rep)
+	}
+}
+
+func TestCheckNamesTargetsWithoutStreams(t *testing.T) {
+	h := newHouse(t, emulator.Options{}, emulator.Options{})
+	a, err := Open(t.Context(), h.cfg, Options{Host: true, Port: AnyPort, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.q.Setup(t.Context(), []string{"office"}); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, f := range a.CheckQueue(t.Context()) {
+		found[f.What] = f.OK
+	}
+	if ok, there := found["streams shop"]; !there || ok {
+		t.Errorf("findings %v", found)
+	}
+	if _, there := found["streams office"]; there {
+		t.Errorf("findings %v", found)
+	}
+}
+
+func TestMaskText(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"password":"hunter2","a":`:  `{"password":"********","a":`,
+		`password = hunter2, x`:       `password = "********", x`,
+		`{'Password': "hun\"ter2`:     `{'Password': "********"`,
+		`{"data_base64":"aHVudGVyMg=`: `{"data_base64":"********"`,
+		`nothing here`:                `nothing here`,
+	} {
+		if got := string(maskText([]byte(in))); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
 	}
 }

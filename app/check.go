@@ -39,8 +39,8 @@ func CheckConfig(cfg *config.Config) []Finding {
 	return out
 }
 
-// CheckQueue checks that NATS is there, the streams exist, and each configured
-// target has an owner that is not held.
+// CheckQueue checks that NATS is there, that each configured target has its
+// streams, and that each target which has them has an owner that is not held.
 func (a *App) CheckQueue(ctx context.Context) []Finding {
 	ready := Finding{What: "nats", OK: true, Note: a.q.URL()}
 	if err := a.q.Ready(ctx); err != nil {
@@ -51,6 +51,15 @@ func (a *App) CheckQueue(ctx context.Context) []Finding {
 	st, err := a.Status(ctx)
 	if err != nil {
 		return append(out, Finding{What: "status", Note: err.Error()})
+	}
+	there := map[string]bool{}
+	for _, t := range st.Targets {
+		there[t.Target] = true
+	}
+	for _, name := range a.targetNames() {
+		if !there[name] {
+			out = append(out, Finding{What: "streams " + name, Note: "not there: start `crmsync run`, or create them with `crmsync setup --apply`"})
+		}
 	}
 	for _, t := range st.Targets {
 		f := Finding{What: "lane " + t.Target, OK: true}

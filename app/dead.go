@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -89,13 +90,18 @@ func (a *App) Letter(ctx context.Context, id uint64) (FullLetter, error) {
 	if json.Valid(r.Original) && utf8.Valid(r.Original) {
 		l.Body = maskSecrets(r.Original)
 	} else {
-		l.Bytes = r.Original
+		l.Bytes = maskText(r.Original)
 	}
 	return l, nil
 }
 
+// maskText masks what looks like a secret field in bytes that are no JSON.
+func maskText(b []byte) []byte { return secretText.ReplaceAll(b, []byte(`$1"********"`)) }
+
+var secretText = regexp.MustCompile(`(?i)((?:password|new_pass_key|email_verification_key|data_base64)["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|[^,}\s]+)`)
+
 // secretFields are never shown, whatever the CRM.
-var secretFields = []string{"password", "new_pass_key", "email_verification_key"}
+var secretFields = []string{"password", "new_pass_key", "email_verification_key", "data_base64"}
 
 const masked = `"********"`
 

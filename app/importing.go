@@ -60,6 +60,23 @@ type ImportReport struct {
 	Outcomes   map[string]int64 `json:"outcomes,omitempty"` // where it was waited for
 	Dead       map[string]int64 `json:"dead,omitempty"`     // by reason
 	Done       bool             `json:"done"`               // every queued row has its outcome
+
+	class contact.Class
+	after uint64 // the last update of that class before this import
+}
+
+// lastSeq is the last sequence of a target's stream.
+func (a *App) lastSeq(ctx context.Context, target string, class contact.Class) (uint64, error) {
+	stats, err := a.q.Stats(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range stats {
+		if s.Target == target {
+			return s.Class[class].Last, nil
+		}
+	}
+	return 0, nil
 }
 
 // Import reads the file and queues its rows. It stops at the first error that
@@ -98,6 +115,10 @@ func (a *App) Import(ctx context.Context, im Import) (rep ImportReport, err erro
 	if err := a.Setup(ctx); err != nil {
 		return rep, err
 	}
+	if rep.after, err = a.lastSeq(ctx, im.Target, im.Class); err != nil {
+		return rep, err
+	}
+	rep.class = im.Class
 	batch := a.q.Batch(im.Target, im.Class)
 	err = im.queue(ctx, rows, c, batch, &rep)
 	if e := batch.Close(ctx); err == nil {
@@ -190,7 +211,7 @@ func (im *Import) jobOf(f io.Reader) (string, error) {
 		return "j" + strconv.FormatInt(time.Now().UnixNano(), 36), nil
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00%v\x00", im.Target, im.ID, im.Map)
+	fmt.Fprintf(h, "%q %q %q %q %q %q %q %v ", im.Target, im.ID, im.Map, im.Empty, im.Format, im.Charset, im.Comma, im.Class)
 	if _, err := io.Copy(h, f); err != nil {
 		return "", fmt.Errorf("%s: %w", im.name(), err)
 	}
@@ -207,29 +228,34 @@ var errAllEnded = errors.New("every row has its outcome")
 // as it goes. The report says how they ended.
 func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportReport)) (ImportReport, error) {
 	rep.Outcomes, rep.Dead = map[string]int64{}, map[string]int64{}
-	left := rep.Queued + rep.Duplicates
-	if left == 0 {
+	want := rep.Queued + rep.Duplicates
+	if want == 0 {
 		rep.Done = true
 		return rep, nil
 	}
-	seen := map[[2]uint64]bool{} // a record may be handed out again after a reconnect
+	// By row, the last one counts: a record may be handed out again after a
+	// reconnect, and the same file may have been imported before.
+	type end struct {
+		seq     uint64
+		outcome contact.Outcome
+		reason  contact.Reason
+	}
+	ends := map[int64]end{}
 	err := a.q.FollowJob(ctx, rep.Target, rep.Job, func(r queue.Record) error {
 		for _, u := range r.Updates {
-			key := [2]uint64{uint64(u.Class), u.Seq}
-			if seen[key] {
+			if u.Class != rep.class || u.Seq < ends[u.Row].seq || rep.Duplicates == 0 && u.Seq <= rep.after {
 				continue
 			}
-			seen[key] = true
-			left--
-			rep.Outcomes[r.Outcome.String()]++
-			if r.Outcome == contact.Dead {
-				rep.Dead[r.Reason.String()]++
+			if was, ok := ends[u.Row]; ok {
+				rep.count(was.outcome, was.reason, -1)
 			}
+			ends[u.Row] = end{seq: u.Seq, outcome: r.Outcome, reason: r.Reason}
+			rep.count(r.Outcome, r.Reason, 1)
 		}
 		if progress != nil {
 			progress(rep)
 		}
-		if left <= 0 {
+		if int64(len(ends)) >= want {
 			return errAllEnded
 		}
 		return nil
@@ -238,4 +264,11 @@ func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportRe
 		rep.Done, err = true, nil
 	}
 	return rep, err
+}
+
+func (rep *ImportReport) count(o contact.Outcome, r contact.Reason, n int64) {
+	rep.Outcomes[o.String()] += n
+	if o == contact.Dead {
+		rep.Dead[r.String()] += n
+	}
 }

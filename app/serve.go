@@ -80,7 +80,7 @@ func (a *App) newestDead(ctx context.Context, q console.DeadQuery) (any, error) 
 		if err != nil {
 			return nil, err
 		}
-		if !more && back > 0 && len(page.Letters) < q.Limit {
+		if !more && back > 0 {
 			continue
 		}
 		if more {

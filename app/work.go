@@ -44,7 +44,7 @@ type laneState struct {
 // does.
 func (a *App) Work(ctx, work context.Context) error {
 	if len(a.cfg.Targets) == 0 {
-		return errors.New("the configuration has no targets: add one under targets (see docs/configuration.md)")
+		return errors.New("the configuration has no targets: add one under targets (see config/example.yaml)")
 	}
 	if err := a.cfg.CheckSecrets(); err != nil {
 		return err
@@ -94,10 +94,20 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	name := s.Target()
 	t := a.cfg.Targets[name]
 	log := a.o.Log.With().Str("target", name).Logger()
-	var before laneState
-	if _, err := a.q.Get(ctx, liveKey+name, &before); err != nil {
+	// Of the former owner's state no more is read than is needed: it may be of
+	// another version.
+	var before struct {
+		Lane struct {
+			Spent []worker.Spent `json:"spent"`
+		} `json:"lane"`
+	}
+	_, err := a.q.Get(ctx, liveKey+name, &before)
+	if err == nil {
+		err = a.readOrders(ctx, name)
+	}
+	if err != nil {
 		if ctx.Err() == nil {
-			log.Error().Err(err).Msg("cannot read what the quota has been used for; not starting the lane")
+			log.Error().Err(err).Msg("cannot read what the quota has been used for and what the operator wants; not starting the lane")
 		}
 		return
 	}
@@ -106,6 +116,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		Timeout: t.Timeout, Quota: quotaOf(t),
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
+		Orders:        a.ordersOf(name),
 		SecretChanged: secretChanged(t),
 		OnAnswer:      func(ans crm.Answer, took time.Duration) { a.meters.answer(name, ans, took) },
 		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
@@ -116,19 +127,38 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.report(aside, name, lane) })
 	wg.Go(func() { a.steer(aside, name, lane) })
-	err := lane.Run(ctx, work)
+	err = lane.Run(ctx, work)
 	stop()
 	wg.Wait()
 	a.leave(name)
-	// What the quota was used for must outlive us.
-	a.store(context.WithoutCancel(work), name, worker.Status{Target: name, At: time.Now(), State: "released", Spent: lane.Spent()})
+	if err == nil || work.Err() != nil {
+		// What the quota was used for must outlive us. Where the target was
+		// lost, its new owner's state stands there already.
+		a.store(context.WithoutCancel(work), name, worker.Status{Target: name, At: time.Now(), State: "released", Spent: lane.Spent()})
+	}
 	switch {
 	case err == nil: // the queue says that the target was released
 	case work.Err() != nil:
+		s.Abandon()
 		log.Warn().Msg("calls in flight were cut short; whoever owns the target next repeats what they carried")
 	default:
 		log.Warn().Err(err).Msg("lane ended")
 	}
+}
+
+// readOrders looks up the operator's orders where the watch has not brought
+// them yet: a held target must not be called before they come.
+func (a *App) readOrders(ctx context.Context, name string) error {
+	var o worker.Orders
+	if _, err := a.q.Get(ctx, ordersKey+name, &o); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, seen := a.orders[name]; !seen {
+		a.orders[name] = o
+	}
+	return nil
 }
 
 func (a *App) enter(name string, l *worker.Lane) {
@@ -246,8 +276,11 @@ func (a *App) ordersOf(name string) worker.Orders {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	o := a.orders[name]
-	if a.cfg.Targets[name].Quota.Rate == 0 && o.Rate == 0 && !o.Hold {
-		o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born}
+	if a.cfg.Targets[name].Quota.Rate == 0 && o.Rate == 0 {
+		if !o.Hold {
+			o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born}
+		}
+		o.Until = time.Time{} // no end of a hold may let loose what has no rate
 	}
 	return o
 }

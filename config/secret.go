@@ -113,7 +113,8 @@ func (r *secretRef) check(text string) (string, error) {
 }
 
 // Changed reports whether the file is another one, or another state of it, than
-// the last Read saw; true before the first Read. It costs one stat. A file that
+// the last Read saw or Changed reported; true before the first of either. So it
+// says of each change once. It costs one stat. A file that
 // is absent has not changed: there is nothing new to read. Environment variables
 // do not change while a process runs.
 func (s Secret) Changed() bool {
@@ -127,6 +128,7 @@ func (s Secret) Changed() bool {
 	s.ref.mu.Lock()
 	defer s.ref.mu.Unlock()
 	seen := s.ref.seen
+	s.ref.seen = info
 	return seen == nil || !os.SameFile(seen, info) ||
 		seen.Size() != info.Size() || !seen.ModTime().Equal(info.ModTime())
 }
