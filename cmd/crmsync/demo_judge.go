@@ -328,7 +328,8 @@ func (j *demoJudge) repeats() {
 		key := fmt.Sprint(e.Contact, "/", e.Updates[len(e.Updates)-1])
 		if before, ok := last[key]; e.Unchanged {
 			j.t.Repeated++
-			if !ok || before.Fault != string(emulator.LostAnswer) && !j.atKill(before) && (!apart[e.Contact] || len(j.evidence.killed) == 0) {
+			known := !ok || before.Fault != string(emulator.LostAnswer) && !j.atKill(before)
+			if known && (!apart[e.Contact] || len(j.evidence.killed) == 0) {
 				j.find(findRepeat, e.Contact, "request %d repeats request %d, of which the answer was known", e.N, before.N)
 			}
 		}
