@@ -235,6 +235,15 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
 			c.office()[4].Status = 409
 		}, 0, false},
+		{"a part of what was being taken apart, sent by the heir alone", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
+			last.Updates = []int64{7, 8} // no call before ended in 7
+			c.office()[4].Status = 409
+		}, 0, false},
+		{"a part of what was not", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
+			last.Updates = []int64{7, 8}
+		}, 0, true},
 		{"its answer was lost", func(_ *judgeCase, last *emulator.Entry) {
 			last.Fault, last.Status = string(emulator.LostAnswer), 0
 		}, 0, false},
