@@ -188,8 +188,19 @@ func (q *Queue) URL() string {
 // us a permission, and a message can be stored. nil is yes; an error says what
 // is missing.
 func (q *Queue) Ready(ctx context.Context) error {
-	if !q.nc.IsConnected() {
+	err := q.ready(ctx)
+	if !q.nc.IsConnected() { // before, or since: then what failed says little
 		return fmt.Errorf("queue: %w: the connection is %s", ErrUnreachable, q.nc.Status())
+	}
+	if errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionClosed) {
+		return fmt.Errorf("queue: %w: the connection was interrupted", ErrUnreachable)
+	}
+	return err
+}
+
+func (q *Queue) ready(ctx context.Context) error {
+	if !q.nc.IsConnected() {
+		return nats.ErrConnectionClosed
 	}
 	if err := q.complaint(); err != nil {
 		return fmt.Errorf("queue: the server refused an operation: %w", err)
