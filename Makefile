@@ -41,8 +41,9 @@ fmt: ## format
 bench: ## benchmarks: time, allocations; and a drain as a whole process
 	go test -run '^$$' -bench . -benchmem ./...
 
-sim: ## a longer simulation of the lane (SEEDS=2000)
+sim: ## a longer simulation of lane and queue (SEEDS=2000)
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
+	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
 
 kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v

@@ -22,9 +22,9 @@ var (
 	simFirst = flag.Uint64("sim.first", 1, "the first of them")
 )
 
-// TestSim runs lanes against the models with everything that can go wrong,
+// TestSimulation runs lanes against the models with everything that can go wrong,
 // drawn from a seed, and checks that the promises hold.
-func TestSim(t *testing.T) {
+func TestSimulation(t *testing.T) {
 	total := &simTotals{sometimes: map[string]int{}}
 	t.Run("seeds", func(t *testing.T) {
 		for i := range *simSeeds {
@@ -37,7 +37,7 @@ func TestSim(t *testing.T) {
 					total.add(s)
 				})
 				if t.Failed() {
-					t.Logf("to repeat it: go test ./worker -run 'TestSim$' -sim.first=%d -sim.seeds=1", seed)
+					t.Logf("to repeat it: go test ./worker -run 'TestSimulation$' -sim.first=%d -sim.seeds=1", seed)
 				}
 			})
 		}
