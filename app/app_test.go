@@ -139,6 +139,18 @@ func (h *house) settled(a *App) Status {
 	}
 }
 
+// obeyed waits until the target's lane has been told to hold.
+func (h *house) obeyed(a *App, target string) {
+	h.t.Helper()
+	for obeys := false; !obeys; {
+		s, ok := a.lane(target).Status(h.t.Context())
+		if !ok {
+			h.t.Fatal("the lane has ended")
+		}
+		obeys = s.Orders.Hold
+	}
+}
+
 func TestUpdatesReachBothCRMs(t *testing.T) {
 	h := newHouse(t, emulator.Options{Contacts: 10}, emulator.Options{Contacts: 10})
 	a := h.open()
@@ -258,13 +270,7 @@ func TestHoldShowsAtOnceAndSendsNothing(t *testing.T) {
 	if l == nil || l.State != "held" || l.Hold == nil || l.Hold.Reason != "operator" || l.Hold.Detail != "month end" || st.Targets[0].Orders.By != "ann" {
 		t.Errorf("status after hold: %+v", st.Targets[0])
 	}
-	for obeys := false; !obeys; {
-		s, ok := a.lane("office").Status(t.Context())
-		if !ok {
-			t.Fatal("the lane has ended")
-		}
-		obeys = s.Orders.Hold
-	}
+	h.obeyed(a, "office")
 	if _, err := a.Publish(t.Context(), Message{Target: "office", Contact: "2", Body: []byte(`{"fields":{"title":"b"}}`)}); err != nil {
 		t.Fatal(err)
 	}
@@ -334,10 +340,7 @@ func TestWaitCountsThisImportOnly(t *testing.T) {
 	if err := a.Hold(t.Context(), "office", "ann", "", time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	for obeys := false; !obeys; {
-		s, _ := a.lane("office").Status(t.Context())
-		obeys = s.Orders.Hold
-	}
+	h.obeyed(a, "office")
 	im.Class = contact.Live
 	if rep := run(500 * time.Millisecond); rep.Done || len(rep.Outcomes) != 0 {
 		t.Errorf("while the lane holds: %+v", rep)

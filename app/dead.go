@@ -98,7 +98,7 @@ func (a *App) Letter(ctx context.Context, id uint64) (FullLetter, error) {
 // maskText masks what looks like a secret field in bytes that are no JSON.
 func maskText(b []byte) []byte { return secretText.ReplaceAll(b, []byte(`$1"********"`)) }
 
-var secretText = regexp.MustCompile(`(?i)((?:password|new_pass_key|email_verification_key|data_base64)["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|[^,}\s]+)`)
+var secretText = regexp.MustCompile(`(?i)((?:` + strings.Join(secretFields, "|") + `)["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|[^,}\s]+)`)
 
 // secretFields are never shown, whatever the CRM.
 var secretFields = []string{"password", "new_pass_key", "email_verification_key", "data_base64"}

@@ -20,8 +20,8 @@ import (
 
 // Keys of the state that processes share.
 const (
-	ordersKey = "desired." // + target: worker.Orders
-	liveKey   = "live."    // + target: laneState
+	ordersKey = queue.KeyDesired // + target: worker.Orders
+	liveKey   = queue.KeyLive    // + target: laneState
 )
 
 const (

@@ -1,6 +1,10 @@
 package crm
 
-import "context"
+import (
+	"context"
+
+	"crmsync/contact"
+)
 
 // Meter pays for the requests of one Send: the first is free, since the lane
 // has paid for it, each other waits for Spend. It is not safe for concurrent
@@ -36,3 +40,17 @@ func (m *Meter) Lapse() { m.lapsed = true }
 
 // Requests is how many were paid for and made.
 func (m *Meter) Requests() int { return m.n }
+
+// EachChange sends changes one after the other, for a CRM without batches, with
+// one meter over all of them: the first request of the first change is the one
+// that the lane has paid for. Each answer gets the requests that it took.
+func EachChange(spend Spend, changes []contact.Change, send func(*Meter, *contact.Change) Answer) []Answer {
+	m := NewMeter(spend)
+	answers := make([]Answer, len(changes))
+	for i := range changes {
+		before := m.Requests()
+		answers[i] = send(m, &changes[i])
+		answers[i].Requests = m.Requests() - before
+	}
+	return answers
+}

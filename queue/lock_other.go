@@ -9,15 +9,10 @@ import (
 
 // lockFile keeps other processes out of a store. Where there are no advisory
 // locks it only names the process.
-type lockFile struct {
-	former []string
-	path   string
-}
+type lockFile struct{}
 
 func lockStore(path string) (*lockFile, error) {
-	return &lockFile{path: path}, os.WriteFile(path, []byte(fmt.Sprintln(os.Getpid())), 0o600)
+	return &lockFile{}, os.WriteFile(path, []byte(fmt.Sprintln(os.Getpid())), 0o600)
 }
-
-func (l *lockFile) note(string) error { return nil }
 
 func (l *lockFile) release() {}

@@ -14,8 +14,7 @@ var keyPattern = regexp.MustCompile(`^[A-Za-z0-9_=-]+(\.[A-Za-z0-9_=-]+)*$`)
 // Keys of the state that processes share, each followed by a target's name.
 const (
 	KeyDesired = "desired." // what the operator wants: hold, rate
-	KeyLive    = "live."    // what the lane does and waits for
-	KeyQuota   = "quota."   // spent windows, so that a restart does not forget
+	KeyLive    = "live."    // what the lane does, waits for and has spent
 )
 
 func checkKey(key string) error {

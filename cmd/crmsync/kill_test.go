@@ -22,8 +22,7 @@ import (
 )
 
 // killLease is how long a killed worker's targets stay its own in these tests:
-// shorter than the configuration allows, so that many can be killed. It still
-// outlasts a call.
+// short, so that many can be killed. It still outlasts a call.
 const killLease = 3500 * time.Millisecond
 
 // killWorld is a demo's world in which the test decides who dies.

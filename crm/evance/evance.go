@@ -120,12 +120,7 @@ func (c *Client) CloseIdle() { c.http.CloseIdle() }
 // included. Where ctx ends in the middle, what was sent without an answer is
 // Unknown and what was not sent is Transient.
 func (c *Client) Send(ctx context.Context, spend crm.Spend, changes []contact.Change) []crm.Answer {
-	m := crm.NewMeter(spend)
-	answers := make([]crm.Answer, len(changes))
-	for i := range changes {
-		before := m.Requests()
-		answers[i] = c.send(ctx, m, &changes[i])
-		answers[i].Requests = m.Requests() - before
-	}
-	return answers
+	return crm.EachChange(spend, changes, func(m *crm.Meter, change *contact.Change) crm.Answer {
+		return c.send(ctx, m, change)
+	})
 }
