@@ -184,6 +184,7 @@ type Ending struct {
 	Status   int       // HTTP status of its answer
 	Attempts int       // calls that counted against the update
 	Tries    []Attempt // the last of them, oldest first, at most 10
+	Field    string    // the offending field, where the CRM said which
 	Detail   string    // the CRM's words, redacted and cut, or our own
 	Fields   []string  // paths it set; for a dead letter, the paths it wanted to set
 	Ended    time.Time

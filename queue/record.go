@@ -40,6 +40,7 @@ type Record struct {
 	Status   int               `json:"status,omitempty"`
 	Attempts int               `json:"attempts,omitempty"`
 	Tries    []contact.Attempt `json:"tries,omitempty"`
+	Field    string            `json:"field,omitempty"` // the offending one, where the CRM said which
 	Detail   string            `json:"detail,omitempty"`
 	Fields   []string          `json:"fields,omitempty"`
 	Ended    time.Time         `json:"ended,omitzero"`
@@ -97,7 +98,7 @@ func (r *Record) fit() ([]byte, error) {
 	for _, shrink := range []func(){
 		func() {},
 		func() { c.Fields = nil },
-		func() { c.Tries, c.Detail = nil, "" },
+		func() { c.Tries, c.Field, c.Detail = nil, "", "" },
 		func() { c.OriginalHeader, c.TraceParent, c.RedriveOf = nil, "", "" },
 		func() {
 			c.Updates = slices.Clone(c.Updates)
@@ -250,7 +251,7 @@ func newRecord(k contact.Key, e contact.Ended, before standing) *Record {
 	return &Record{
 		Target: k.Target, Contact: k.ID,
 		Outcome: d.Outcome, Reason: d.Reason, Job: u.Job, Call: d.Call, Merged: d.Merged, Status: d.Status,
-		Attempts: d.Attempts, Tries: d.Tries, Detail: d.Detail, Fields: d.Fields, Ended: d.Ended,
+		Attempts: d.Attempts, Tries: d.Tries, Field: d.Field, Detail: d.Detail, Fields: d.Fields, Ended: d.Ended,
 		Updates:   []Covered{{Class: u.Class, Seq: u.Seq, Row: u.Row, MsgID: u.MsgID}},
 		RedriveOf: u.RedriveOf, TraceParent: u.TraceParent,
 		Covers: before.covers, Fence: before.fence, Owner: before.owner,
@@ -262,7 +263,7 @@ func newRecord(k contact.Key, e contact.Ended, before standing) *Record {
 func (r *Record) add(e contact.Ended) {
 	u, d := e.Update, e.Ending
 	r.Updates = append(r.Updates, Covered{Class: u.Class, Seq: u.Seq, Row: u.Row, MsgID: u.MsgID})
-	r.Call, r.Merged, r.Status, r.Attempts, r.Tries, r.Detail, r.Ended = d.Call, d.Merged, d.Status, d.Attempts, d.Tries, d.Detail, d.Ended
+	r.Call, r.Merged, r.Status, r.Attempts, r.Tries, r.Field, r.Detail, r.Ended = d.Call, d.Merged, d.Status, d.Attempts, d.Tries, d.Field, d.Detail, d.Ended
 	if u.RedriveOf != "" {
 		r.RedriveOf = u.RedriveOf
 	}

@@ -74,7 +74,7 @@ func (l *Lane) evidence(s *slot, r result, o contact.Outcome) contact.Ending {
 		Outcome: o, Reason: contact.NoReason,
 		Call:   fmt.Sprintf("%s-%x-%d", l.o.Target, l.born.UnixMilli(), s.call),
 		Merged: s.take.carried(), Status: r.ans.Status,
-		Attempts: s.attempts + 1, Tries: s.tries, Detail: r.ans.Detail,
+		Attempts: s.attempts + 1, Tries: s.tries, Field: r.ans.Field, Detail: r.ans.Detail,
 	}
 }
 

@@ -57,7 +57,7 @@ func (l *Lane) newTake(s *slot) *take {
 	}
 	for i, u := range t.updates {
 		if u.Bad != nil {
-			t.end[i] = contact.Ending{Outcome: contact.Dead, Reason: u.Bad.Reason, Detail: u.Bad.Error(), Fields: l.o.Rules.Paths(u.Fields)}
+			t.end[i] = contact.Ending{Outcome: contact.Dead, Reason: u.Bad.Reason, Field: u.Bad.Field, Detail: u.Bad.Error(), Fields: l.o.Rules.Paths(u.Fields)}
 		}
 	}
 	t.refold(l.o.Rules, s.fence)
