@@ -39,6 +39,9 @@ type Answer struct {
 	Detail string
 	// Requests is how many HTTP requests were made for it.
 	Requests int
+	// Hints are what the newest answer that spoke of the quota said; nil where
+	// none did.
+	Hints *Hints
 }
 
 // Spend waits until one more HTTP request may be sent and counts it. A client
