@@ -10,6 +10,7 @@ import (
 	"crmsync/contact"
 	"crmsync/crm/evance"
 	"crmsync/crm/perfex"
+	"crmsync/queue"
 	"crmsync/worker"
 )
 
@@ -71,6 +72,15 @@ func secretChanged(t config.Target) func() bool {
 		s = t.Credentials
 	}
 	return s.Changed
+}
+
+// owned is what this process takes part in owning.
+func (a *App) owned() queue.OwnOptions {
+	var o queue.OwnOptions
+	for _, name := range a.targetNames() {
+		o.Targets = append(o.Targets, queue.Target{Name: name, Group: a.cfg.Targets[name].QuotaGroup})
+	}
+	return o
 }
 
 func quotaOf(t config.Target) worker.Quota {

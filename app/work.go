@@ -69,7 +69,7 @@ func (a *App) Work(ctx, work context.Context) error {
 	defer watcher.Wait()
 	defer stop()
 	watcher.Go(func() { a.watchOrders(watching) })
-	return a.q.Own(ctx, a.targetNames(), func(ctx context.Context, s *queue.Source) {
+	return a.q.Own(ctx, a.owned(), func(ctx context.Context, s *queue.Source) {
 		a.runLane(ctx, work, s, clients[s.Target()])
 	})
 }

@@ -32,6 +32,9 @@ var (
 	ErrLost = errors.New("the target is no longer ours")
 	// ErrNotFound is wrapped where a record does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrChanged is wrapped where a key of the shared state has been written
+	// since it was read: read it again.
+	ErrChanged = errors.New("somebody else has changed it meanwhile")
 	// ErrClosed says that the queue was closed.
 	ErrClosed = errors.New("the queue is closed")
 )
