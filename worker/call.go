@@ -23,6 +23,7 @@ const idleWait = time.Hour
 type waiting struct {
 	what  string
 	until time.Time
+	quota Waited // where it is the quota
 }
 
 // dispatch starts every call that may start now, and notes what it then waits
@@ -33,7 +34,7 @@ func (l *Lane) dispatch(work context.Context) {
 		l.ripen(now)
 		w := l.obstacle(now)
 		if w.what != "" {
-			l.waiting = w
+			l.waitsFor(now, w)
 			return
 		}
 		l.start(work, now)
@@ -94,8 +95,8 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
 		return waiting{what: "its lease to be renewed", until: now.Add(leaseRecheck)}
 	}
-	if at := l.budget.when(now); at.After(now) {
-		return waiting{what: "the quota", until: at}
+	if at, why := l.budget.when(now); at.After(now) {
+		return waiting{what: why.String(), until: at, quota: why}
 	}
 	return waiting{}
 }

@@ -33,7 +33,10 @@ func (l *Lane) decide(work context.Context, r result) {
 	}
 	l.record(s, r)
 	if a.Wait > 0 && (a.Verdict.Success() || a.Verdict.Permanent()) {
-		l.budget.hold(now.Add(a.Wait)) // it took this one and asks for a pause
+		l.budget.pause(now.Add(a.Wait)) // it took this one and asks for a pause
+	}
+	if a.Verdict != contact.VerdictThrottled {
+		l.budget.Hear(now, a.Hints, r.began)
 	}
 	switch a.Verdict {
 	case contact.VerdictApplied, contact.VerdictUnchanged:

@@ -15,6 +15,9 @@ const (
 	HoldOperator HoldReason = "operator"
 	// HoldThrottled: the CRM named a time.
 	HoldThrottled HoldReason = "throttled"
+	// HoldQuota: a window, or what the CRM says is left, is used up. The lane
+	// knows; nothing was refused.
+	HoldQuota HoldReason = "quota"
 	// HoldOutage: the CRM fails for everybody.
 	HoldOutage HoldReason = "outage"
 	// HoldCredentials: the CRM refuses our credentials or lacks us a
@@ -28,8 +31,6 @@ const (
 	probeForbidden   = 5 * time.Minute  // a missing permission: Perfex counts these and blocks the address
 	probeOutageFirst = time.Second
 	probeOutageMax   = 30 * time.Second
-	throttleFirst    = time.Second // a refusal that names no time
-	throttleMax      = time.Minute
 )
 
 // excusedPerAttempt is how many incidents that only one contact meets make one
@@ -99,7 +100,7 @@ func (l *Lane) alive(now time.Time) {
 		l.refund(1)
 	}
 	clear(l.streak)
-	l.incident, l.refusals = 0, 0
+	l.incident = 0
 	l.lastGood = now
 	if l.hold != nil && l.hold.Probes() {
 		l.endHold(now, "a call was answered")
@@ -123,17 +124,9 @@ func (l *Lane) refusedUs(now time.Time, a crm.Answer) {
 // of our own, and lowers the rate where it named none.
 func (l *Lane) throttledBy(r result) {
 	now, a := r.ended, r.ans
-	wait := a.Wait
-	if r.began.After(l.refusedAt) { // calls side by side are refused as one
-		l.refusals++
-		l.refusedAt = now
-	}
-	if wait <= 0 {
-		l.budget.cut(now)
-		wait = l.jitter(stepped(throttleFirst, throttleMax, l.refusals-1))
-	}
-	l.budget.hold(now.Add(wait))
-	l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: now.Add(wait)}, a)
+	l.budget.HearRefusal(now, a.Hints, r.began)
+	until := l.budget.Refused(now, r.began, a.Wait)
+	l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: until}, a)
 	l.nextProbe(now, a)
 }
 

@@ -31,7 +31,7 @@ type Lane struct {
 	stopping context.Context // ends when the lane begins to drain
 	drains   context.CancelFunc
 
-	budget  *budget
+	budget  *Budget
 	windows [contact.Classes]*window
 
 	// Owned by Run's goroutine from here on.
@@ -52,14 +52,12 @@ type Lane struct {
 	streak   map[string]int // contact id: counted failures since the last answer that showed the target alive
 	incident int            // failures in a row that the sender calls the target's
 	lastGood time.Time      // last answer that showed the target alive
-	refusals int            // throttled answers in a row, those side by side counted as one
 
-	refusedAt time.Time // the last of them
-
-	waiting waiting // what dispatch waits for
-	stats   Counts
-	callNo  uint64
-	born    time.Time
+	waiting  waiting  // what dispatch waits for
+	heldBack heldBack // by a quota
+	stats    Counts
+	callNo   uint64
+	born     time.Time
 }
 
 // New makes a lane; it does nothing until [Lane.Run].
@@ -77,7 +75,9 @@ func New(o Options) *Lane {
 		slots:    map[string]*slot{},
 		streak:   map[string]int{},
 		stats:    newCounts(),
+		budget:   NewBudget(o.Quota, o.Spent, time.Now()),
 	}
+	l.budget.ride(o.Shared)
 	for c := range l.windows {
 		l.windows[c] = newWindow(o.Window, o.WindowBytes)
 	}
@@ -92,8 +92,8 @@ func New(o Options) *Lane {
 // whoever ends the ownership should end ctx as well. ctx must end when work does.
 func (l *Lane) Run(ctx, work context.Context) error {
 	l.born = time.Now()
-	l.budget = newBudget(l.o.Quota, l.o.Spent, l.born)
 	defer close(l.done)
+	defer l.budget.leave()
 	l.stopping, l.drains = context.WithCancel(work)
 	defer l.drains()
 	l.obey(l.o.Orders)
@@ -146,6 +146,7 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			reply <- l.snapshot(time.Now())
 		case o := <-l.orders:
 			l.obey(o)
+		case <-l.budget.changed():
 		case err := <-failed:
 			l.fatal, l.draining = errors.Join(l.fatal, err), true
 		case <-stopping:
@@ -199,9 +200,7 @@ func (l *Lane) Steer(ctx context.Context, o Orders) bool {
 func (l *Lane) Spent() []Spent {
 	select {
 	case <-l.done:
-		if l.budget != nil {
-			return l.budget.spentNow(time.Now())
-		}
+		return l.budget.Release(time.Now())
 	default:
 	}
 	return nil
@@ -234,11 +233,11 @@ func (l *Lane) obey(o Orders) {
 		l.hold.NextProbe = time.Now() // whoever resumes wants to see it tried
 	}
 	l.operator = o
-	rate := l.o.Quota.Rate
+	q := l.o.Quota
 	if o.Rate > 0 {
-		rate = o.Rate
+		q.Rate = o.Rate
 	}
-	l.budget.setRate(time.Now(), rate)
+	l.budget.Set(time.Now(), q)
 }
 
 // result is a call that has ended.

@@ -47,21 +47,6 @@ type Sender interface {
 	Send(ctx context.Context, spend crm.Spend, changes []contact.Change) []crm.Answer
 }
 
-// Quota is what a target allows. Every HTTP request counts.
-type Quota struct {
-	Rate        float64       // requests a second; 0 means no limit
-	Burst       int           // requests at once after a pause; at least 1
-	Concurrency int           // calls at once; 0 means 1
-	Reserve     float64       // share of rate and windows left to others, 0 to 0.9
-	Windows     []WindowLimit // further limits, each over its own span
-}
-
-// WindowLimit is a limit over a rolling span of time.
-type WindowLimit struct {
-	Span  time.Duration
-	Limit int
-}
-
 // Retry says how an update that fails by itself is tried again.
 type Retry struct {
 	Attempts int           // calls that count, then it is exhausted; 0 means [DefaultAttempts]
@@ -107,7 +92,10 @@ type Options struct {
 	Timeout time.Duration
 	Margin  time.Duration // 0 means [DefaultMargin]
 	Quota   Quota
-	Retry   Retry
+	// Shared is a quota that this target has in common with others, beside its
+	// own; nil: none. What the CRM says of quotas is then said of this one.
+	Shared *Budget
+	Retry  Retry
 	// Orders are what the operator wants from the start; [Lane.Steer] changes
 	// them.
 	Orders Orders
