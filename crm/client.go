@@ -199,6 +199,7 @@ type Request struct {
 	// plain (letters, digits, dot, dash, underscore): it is built of constants
 	// and of ids that passed [CheckID], nothing is escaped.
 	Path   string
+	Query  url.Values  // escaped here; nil for none
 	Header http.Header // beside User-Agent and Accept
 	Body   []byte
 	// Timeout, where not 0, replaces the client's if it is shorter.
@@ -280,6 +281,7 @@ func (c *Client) exchange(ctx, outer context.Context, r Request) (*Reply, *Fault
 func (c *Client) request(ctx context.Context, r Request) *http.Request {
 	u := c.base
 	u.Path += r.Path
+	u.RawQuery = r.Query.Encode()
 	req := (&http.Request{
 		Method: r.Method, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
