@@ -62,6 +62,8 @@ type Config struct {
 	Log Log
 	// Drain is how long a shutdown waits for calls in flight; 1 s to 10 min.
 	Drain time.Duration
+	// DeadLetters says how long dead letters are kept.
+	DeadLetters DeadLetters
 	// Targets are the CRM installations by name.
 	Targets map[string]Target
 
@@ -122,6 +124,16 @@ type Log struct {
 	Level string
 	// Format is json, console, or auto: console on a terminal, else json.
 	Format string
+}
+
+// DeadLetters limits what is kept of dead letters. The zero value keeps all for
+// ever: nothing is removed that nobody asked to have removed.
+type DeadLetters struct {
+	// MaxAge is how old a letter may become, a day to ten years; 0 for no limit.
+	MaxAge time.Duration
+	// MaxSize is how many bytes all letters may take, at least 1 MiB; 0 for no
+	// limit.
+	MaxSize int64
 }
 
 // Kinds of targets.

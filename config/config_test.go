@@ -48,7 +48,7 @@ func TestDefaults(t *testing.T) {
 		c := mustParse(t, doc, nil)
 		if !c.NATS.Embedded() || c.NATS.Lease != 0 || c.NATS.Timeout != 5*time.Second ||
 			c.Data != "/home/op/.local/state/crmsync" || c.HTTP.Listen != "127.0.0.1:8321" || !c.HTTP.Token.IsZero() ||
-			c.Log != (Log{"info", "auto"}) || c.Drain != 30*time.Second || len(c.Targets) != 0 || len(c.Warnings()) != 0 {
+			c.Log != (Log{"info", "auto"}) || c.Drain != 30*time.Second || c.DeadLetters != (DeadLetters{}) || len(c.Targets) != 0 || len(c.Warnings()) != 0 {
 			t.Errorf("%s: %+v %v", name, c, c.Warnings())
 		}
 	}
@@ -90,6 +90,7 @@ data: store
 http: {listen: "0.0.0.0:80", token_file: tok}
 log: {level: debug, format: json}
 drain_timeout: 1m30s
+dead_letters: {max_age: 90d, max_size: 1.5GiB}
 targets:
   office:
     kind: perfex
@@ -111,9 +112,9 @@ targets:
 	if n != (NATS{"nats://a:4222,tls://b", "prod", "n.creds", "/n.nk", "/home/op/c.pem", "k.pem", "ca.pem", true, "u", Secret{}, 2 * time.Second, "hub", "_INBOX.x", time.Minute, 3}) {
 		t.Errorf("nats: %+v", n)
 	}
-	got := fmt.Sprint(c.NATS.Password, c.Data, c.HTTP, c.Log, c.Drain, o.URL, o.AllowInsecure, o.AllowPrivate, o.CAFile, o.Token, o.API, o.Permissions,
+	got := fmt.Sprint(c.NATS.Password, c.Data, c.HTTP, c.Log, c.Drain, c.DeadLetters, o.URL, o.AllowInsecure, o.AllowPrivate, o.CAFile, o.Token, o.API, o.Permissions,
 		o.Quota, o.Retry, o.Timeout, s.URL, s.ClientID, s.PrivateKey, s.Grant, s.API) + fmt.Sprintf("%q", o.Verdicts)
-	want := "env PWstore{0.0.0.0:80 file tok}{debug json}1m30shttp://10.0.0.5:8080/crmtruetruecaenv TOK3{[] true}" +
+	want := "env PWstore{0.0.0.0:80 file tok}{debug json}1m30s{2160h0m0s 1610612736}http://10.0.0.5:8080/crmtruetruecaenv TOK3{[] true}" +
 		"{10 5 100 1000 5000 64 0.2}{3 2s 4s}20shttps://shop.evance.meidfile keyjwt2" + `{["a" "b, c"] ["d"] ["e"]}`
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("\n got %s\nwant %s", got, want)

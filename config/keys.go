@@ -98,6 +98,14 @@ var configKeys = slices.Concat([]key[Config]{
 		name: "drain_timeout", def: "30s", doc: "how long a shutdown waits for calls in flight",
 		set: parsed(func(c *Config) *time.Duration { return &c.Drain }, span(time.Second, 10*time.Minute)),
 	},
+	{
+		name: "dead_letters.max_age", doc: "older dead letters are removed, a day or more; empty keeps them for ever",
+		set: parsed(func(c *Config) *time.Duration { return &c.DeadLetters.MaxAge }, span(day, 3650*day)),
+	},
+	{
+		name: "dead_letters.max_size", doc: "beyond this size of all dead letters the oldest are removed; empty keeps them all",
+		set: parsed(func(c *Config) *int64 { return &c.DeadLetters.MaxSize }, letterSize),
+	},
 })
 
 // targetKeys are the keys of one target, in the order they are shown.
@@ -212,6 +220,16 @@ func rate(v value) (float64, error) {
 		err = fmt.Errorf("%s is more than %d/s", quote(v.text), MaxRate)
 	}
 	return r, err
+}
+
+// letterSize is at least a mebibyte: a smaller limit could not hold a few
+// letters of the largest kind.
+func letterSize(v value) (int64, error) {
+	n, err := ParseByteSize(v.text)
+	if err == nil && n < 1<<20 {
+		err = errors.New(quote(v.text) + " is less than 1MiB")
+	}
+	return n, err
 }
 
 func reserve(v value) (float64, error) {
