@@ -112,7 +112,8 @@ const (
 	Exhausted
 	// Protocol: the CRM's answer makes no sense.
 	Protocol
-	// StaleRedrive: a redriven letter with nothing left to write.
+	// StaleRedrive: a redriven letter with nothing left to write, or so old
+	// that what is newer than it is not known any more.
 	StaleRedrive
 	// Expired: it waited longer than its source allows.
 	Expired
@@ -178,7 +179,7 @@ type Attempt struct {
 // of the contact: field names only.
 type Ending struct {
 	Outcome  Outcome
-	Reason   Reason    // for Dead, else NoReason
+	Reason   Reason    // for Dead; StaleRedrive for a redrive that is Superseded; else NoReason
 	Call     string    // id of the call that decided; "" where none was made
 	Merged   int       // how many updates that call carried
 	Status   int       // HTTP status of its answer

@@ -44,7 +44,7 @@ func (q *Queue) Own(ctx context.Context, targets []string, lane func(ctx context
 			}
 		}
 	}
-	for _, err := range []error{q.sessions.setUp(ctx), q.owners.setUp(ctx)} {
+	for _, err := range []error{q.sessions.setUp(ctx), q.owners.setUp(ctx), q.letters.setUp(ctx)} {
 		if err != nil {
 			return err
 		}
@@ -119,6 +119,8 @@ func (o *ownership) run(ctx context.Context) error {
 	watching, stop := context.WithCancel(o.q.life)
 	defer o.wg.Wait()
 	defer stop()
+	o.wg.Go(func() { _ = o.q.letters.watch(watching, opKey+">", nil, o.q.sawOperation) })
+	o.wg.Go(func() { _ = o.q.letters.watch(watching, forgetKey+">", nil, o.q.sawForgotten) })
 	o.wg.Go(func() { _ = o.q.sessions.watch(watching, ">", func() { o.known(&o.sessionsKnown) }, o.sawSession) })
 	o.wg.Go(func() { _ = o.q.owners.watch(watching, "own.>", func() { o.known(&o.ownersKnown) }, o.sawOwner) })
 	for n := 0; ctx.Err() == nil && o.q.life.Err() == nil; n++ {
@@ -133,7 +135,9 @@ func (o *ownership) run(ctx context.Context) error {
 		}
 		n = 0
 		o.tell("", nil)
+		o.q.become(sess.id)
 		o.serve(ctx, sess)
+		o.q.become("")
 		sess.close()
 		o.mu.Lock()
 		delete(o.live, sess.id)
@@ -143,6 +147,13 @@ func (o *ownership) run(ctx context.Context) error {
 		<-o.kick
 	}
 	return nil
+}
+
+// become notes our session.
+func (q *Queue) become(session string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.session = session
 }
 
 func (o *ownership) tell(msg string, err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -85,6 +86,7 @@ type Queue struct {
 	sessions bucket
 	owners   bucket
 	state    bucket
+	letters  bucket
 
 	life    context.Context // ends with Close
 	stop    context.CancelFunc
@@ -93,11 +95,17 @@ type Queue struct {
 	commits chan *commit
 	loads   chan *load
 
+	goneSome atomic.Bool // gone is not empty
+	tally    tally
+
 	mu       sync.Mutex
 	targets  map[string]bool // set up or owned here; what Ready looks for
 	trouble  error           // the server's last asynchronous complaint
 	owning   bool
 	closed   bool
+	ended    map[string]bool // operations that were cancelled
+	session  string          // ours, while targets are owned
+	gone     map[contact.Key][contact.Classes]uint64
 	breaks   map[int]context.CancelFunc // to call when the connection is new
 	breakKey int
 }
@@ -117,7 +125,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle},
 		commits: make(chan *commit, 4*maxBatch), loads: make(chan *load, 4*prefetch),
-		targets: map[string]bool{}, breaks: map[int]context.CancelFunc{},
+		targets: map[string]bool{}, ended: map[string]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
 	}
 	q.life, q.stop = context.WithCancel(context.Background())
 	if o.Embedded != nil {
@@ -138,6 +146,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q.sessions = bucket{q: q, name: sessionBucket}
 	q.owners = bucket{q: q, name: ownerBucket}
 	q.state = bucket{q: q, name: stateBucket}
+	q.letters = bucket{q: q, name: letterBucket}
 	q.replicas = o.Replicas
 	if q.replicas == 0 {
 		q.replicas = 1

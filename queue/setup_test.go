@@ -39,7 +39,7 @@ func TestSetupIsIdempotent(t *testing.T) {
 		return out
 	}
 	before := meta()
-	if len(before) != 9 {
+	if len(before) != 11 {
 		t.Errorf("%d streams: %v", len(before), before)
 	}
 	for range 3 {
