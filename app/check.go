@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"crmsync/config"
@@ -25,11 +27,20 @@ func CheckConfig(cfg *config.Config) []Finding {
 	}
 	for _, name := range sortedKeys(cfg.Targets) {
 		t := cfg.Targets[name]
-		f := Finding{What: "target " + name, OK: true, Note: t.Kind + " at " + t.URL.Redacted()}
+		f := Finding{What: "target " + name, OK: true, Note: t.Kind + " at " + t.URL.Redacted() + "; " + t.Quota.String()}
 		if _, err := newClient(t, "check"); err != nil {
 			f.OK, f.Note = false, err.Error()
 		}
 		out = append(out, f)
+	}
+	for _, group := range sortedKeys(cfg.Quotas) {
+		var members []string
+		for _, name := range sortedKeys(cfg.Targets) {
+			if cfg.Targets[name].QuotaGroup == group {
+				members = append(members, name)
+			}
+		}
+		out = append(out, Finding{What: "quota " + group, OK: true, Note: cfg.Quotas[group].String() + "; shared by " + cmp.Or(strings.Join(members, ", "), "nobody")})
 	}
 	if err := cfg.CheckSecrets(); err != nil {
 		out = append(out, Finding{What: "secrets", Note: err.Error()})

@@ -92,7 +92,7 @@ func (c laneCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 var heldReasons = []worker.HoldReason{
-	worker.HoldOperator, worker.HoldThrottled, worker.HoldOutage, worker.HoldCredentials,
+	worker.HoldOperator, worker.HoldThrottled, worker.HoldQuota, worker.HoldOutage, worker.HoldCredentials, worker.HoldStorm,
 }
 
 func (c laneCollector) Collect(ch chan<- prometheus.Metric) {

@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -42,7 +44,14 @@ func (a *App) steering(ctx context.Context, target string, s console.Steering) e
 	if s.Hold {
 		return a.Hold(ctx, target, by, s.Note, s.Until)
 	}
-	return a.Resume(ctx, target, by)
+	if s.Storm == "" {
+		return a.Resume(ctx, target, by)
+	}
+	_, err := a.ResumeStorm(ctx, target, by, AfterStorm(s.Storm))
+	if errors.Is(err, ErrNoStorm) {
+		return fmt.Errorf("%w: %w", console.ErrConflict, err)
+	}
+	return err
 }
 
 // newest is a page of dead letters, newest first.

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -169,6 +170,66 @@ func (a *App) Resume(ctx context.Context, target, by string) error {
 		o.Hold, o.Until, o.By, o.Note, o.Since = false, time.Time{}, by, "", time.Now()
 	})
 	return err
+}
+
+// AfterStorm is what an operator says of a lane that holds for a storm.
+type AfterStorm string
+
+const (
+	// AcceptRefusals: the contacts really are wrong. Their letters stay, and
+	// refusals of this cause are no storm for an hour.
+	AcceptRefusals AfterStorm = "accept"
+	// RecallLetters: it was an incident, and is over. The letters go back into
+	// the queue.
+	RecallLetters AfterStorm = "recall"
+)
+
+// ErrNoStorm says that a lane does not hold for a storm.
+var ErrNoStorm = errors.New("it does not hold for a storm")
+
+// ResumeStorm ends a storm's hold, and an operator's with it. The error wraps
+// [ErrNoStorm] where there is none. It returns the hold that it ended.
+func (a *App) ResumeStorm(ctx context.Context, target, by string, how AfterStorm) (*worker.Hold, error) {
+	if err := a.known(ctx, target); err != nil {
+		return nil, err
+	}
+	h, err := a.storm(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.Steer(ctx, target, func(o *worker.Orders) {
+		now := time.Now()
+		o.Hold, o.Until, o.By, o.Note, o.Since = false, time.Time{}, by, "", now
+		if how == RecallLetters {
+			o.RecallAt = now
+		} else {
+			o.Accepted, o.AcceptedAt = h.Cause.Fingerprint(), now
+		}
+	})
+	return h, err
+}
+
+// storm is the storm that a target's lane holds for, also behind another hold.
+func (a *App) storm(ctx context.Context, target string) (*worker.Hold, error) {
+	st, err := a.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := "nothing"
+	for _, t := range st.Targets {
+		if t.Target != target || t.Lane == nil {
+			continue
+		}
+		for _, h := range []*worker.Hold{t.Lane.Memory.Hold, t.Lane.Memory.Storm} {
+			if h != nil && h.Reason == worker.HoldStorm && h.Cause != nil {
+				return h, nil
+			}
+		}
+		if t.Lane.Hold != nil {
+			held = string(t.Lane.Hold.Reason)
+		}
+	}
+	return nil, fmt.Errorf("%s: %w; it holds for %s (see crmsync status)", target, ErrNoStorm, held)
 }
 
 // known refuses a target that neither the configuration nor the queue has.

@@ -10,6 +10,7 @@ import (
 	"crmsync/contact"
 	"crmsync/crm/evance"
 	"crmsync/crm/perfex"
+	"crmsync/queue"
 	"crmsync/worker"
 )
 
@@ -73,9 +74,19 @@ func secretChanged(t config.Target) func() bool {
 	return s.Changed
 }
 
+// owned is what this process takes part in owning.
+func (a *App) owned() queue.OwnOptions {
+	var o queue.OwnOptions
+	for _, name := range a.targetNames() {
+		o.Targets = append(o.Targets, queue.Target{Name: name, Group: a.cfg.Targets[name].QuotaGroup})
+	}
+	return o
+}
+
 func quotaOf(t config.Target) worker.Quota {
 	q := worker.Quota{
 		Rate: t.Quota.Rate, Burst: t.Quota.Burst, Concurrency: t.Quota.Concurrency, Reserve: t.Quota.Reserve,
+		Durable: true,
 	}
 	for _, w := range []struct {
 		span  time.Duration

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"crmsync/config"
 	"crmsync/contact"
 	"crmsync/crm"
@@ -69,7 +71,7 @@ func (a *App) Work(ctx, work context.Context) error {
 	defer watcher.Wait()
 	defer stop()
 	watcher.Go(func() { a.watchOrders(watching) })
-	return a.q.Own(ctx, a.targetNames(), func(ctx context.Context, s *queue.Source) {
+	return a.q.Own(ctx, a.owned(), func(ctx context.Context, s *queue.Source) {
 		a.runLane(ctx, work, s, clients[s.Target()])
 	})
 }
@@ -98,10 +100,11 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	// another version.
 	var before struct {
 		Lane struct {
-			Spent []worker.Spent `json:"spent"`
+			Spent  []worker.Spent `json:"spent"`
+			Memory worker.Memory  `json:"memory"`
 		} `json:"lane"`
 	}
-	_, err := a.q.Get(ctx, liveKey+name, &before)
+	_, rev, err := a.q.GetAt(ctx, liveKey+name, &before)
 	if err == nil {
 		err = a.readOrders(ctx, name)
 	}
@@ -116,8 +119,10 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		Timeout: t.Timeout, Quota: quotaOf(t),
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
+		Memory:        before.Lane.Memory,
 		Orders:        a.ordersOf(name),
 		SecretChanged: secretChanged(t),
+		Cancelled:     cancelled(s),
 		OnAnswer:      func(ans crm.Answer, took time.Duration) { a.meters.answer(name, ans, took) },
 		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
 		Log:           a.o.Log,
@@ -125,16 +130,18 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	a.enter(name, lane)
 	aside, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { a.report(aside, name, lane) })
+	told := &bulletin{q: a.q, key: liveKey + name, rev: rev, lease: s.Lease, log: log}
+	wg.Go(func() { a.report(aside, told, lane) })
 	wg.Go(func() { a.steer(aside, name, lane) })
 	err = lane.Run(ctx, work)
 	stop()
 	wg.Wait()
 	a.leave(name)
 	if err == nil || work.Err() != nil {
-		// What the quota was used for must outlive us. Where the target was
-		// lost, its new owner's state stands there already.
-		a.store(context.WithoutCancel(work), name, worker.Status{Target: name, At: time.Now(), State: "released", Spent: lane.Spent()})
+		// What the quota was used for, and why we held, must outlive us.
+		told.put(context.WithoutCancel(work), worker.Status{
+			Target: name, At: time.Now(), State: "released", Spent: lane.Spent(), Memory: lane.Memory(),
+		})
 	}
 	switch {
 	case err == nil: // the queue says that the target was released
@@ -179,8 +186,9 @@ func (a *App) lane(name string) *worker.Lane {
 	return a.lanes[name]
 }
 
-// report stores the lane's state for the other processes.
-func (a *App) report(ctx context.Context, name string, l *worker.Lane) {
+// report stores the lane's state for the other processes and for whoever runs
+// the lane next.
+func (a *App) report(ctx context.Context, told *bulletin, l *worker.Lane) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	var last []byte
@@ -191,11 +199,15 @@ func (a *App) report(ctx context.Context, name string, l *worker.Lane) {
 			return
 		}
 		if now := time.Now(); now.Sub(stored) >= reportAtLeast || !bytes.Equal(digest(st), last) {
-			a.store(ctx, name, st)
-			last, stored = digest(st), now
+			if told.put(ctx, st) {
+				l.Stored(st.Spent)
+				last, stored = digest(st), now
+			}
 		}
 		select {
 		case <-tick.C:
+		case <-l.Changed():
+		case <-l.Want():
 		case <-ctx.Done():
 			return
 		}
@@ -209,13 +221,50 @@ func digest(st worker.Status) []byte {
 	return b
 }
 
-// store keeps the lane's state; failing to is told once by the queue's own
-// state and costs nothing but a stale display.
-func (a *App) store(ctx context.Context, name string, st worker.Status) {
+// bulletin is where a lane's state is stored. Only who owns the target writes
+// there: one that was stopped for longer than its lease does not write over what
+// its successor knows.
+type bulletin struct {
+	q     *queue.Queue
+	key   string
+	rev   uint64           // of the state that ours follows
+	lease func() time.Time // until when the target is ours
+	log   zerolog.Logger
+}
+
+// put stores the state and says whether it is stored.
+func (b *bulletin) put(ctx context.Context, st worker.Status) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := a.q.Put(ctx, liveKey+name, laneState{Owner: owner(), Lane: st}); err != nil && ctx.Err() == nil {
-		a.o.Log.Debug().Err(err).Str("target", name).Msg("lane state not stored")
+	for range 2 {
+		if !time.Now().Before(b.lease()) {
+			return false
+		}
+		rev, err := b.q.PutAt(ctx, b.key, laneState{Owner: owner(), Lane: st}, b.rev)
+		if err == nil {
+			b.rev = rev
+			return true
+		}
+		if errors.Is(err, queue.ErrChanged) { // by the owner before us, or by us unknown to us
+			if _, b.rev, err = b.q.GetAt(ctx, b.key, &struct{}{}); err == nil {
+				continue
+			}
+		}
+		if ctx.Err() == nil {
+			b.log.Debug().Err(err).Msg("lane state not stored")
+		}
+		return false
+	}
+	return false
+}
+
+// cancelled says of the updates of a source why they are not to be sent.
+func cancelled(s *queue.Source) func(*contact.Update) string {
+	return func(u *contact.Update) string {
+		if s.Cancelled(u) {
+			return "its redrive was cancelled, or its contact forgotten, before it was sent"
+		}
+		return ""
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -22,8 +23,8 @@ type layers struct {
 // builder makes a Config of layers.
 type builder struct {
 	layers  *layers
-	values  map[string]value // the winners, by full path
-	targets map[string]origin
+	values  map[string]value             // the winners, by full path
+	names   map[string]map[string]origin // by named section and name
 	c       *Config
 	errs    Errors
 	failed  map[string]bool  // paths already reported
@@ -34,9 +35,12 @@ type builder struct {
 // concerns several of them.
 func (l *layers) build() (*Config, Errors) {
 	b := &builder{
-		layers: l, values: map[string]value{}, targets: map[string]origin{},
+		layers: l, values: map[string]value{}, names: map[string]map[string]origin{},
 		failed: map[string]bool{}, secrets: map[string]value{},
-		c: &Config{Targets: map[string]Target{}, layers: l},
+		c: &Config{Targets: map[string]Target{}, Quotas: map[string]Quota{}, layers: l},
+	}
+	for _, section := range named {
+		b.names[section] = map[string]origin{}
 	}
 	if l.warning != "" {
 		b.warn(l.warning)
@@ -45,7 +49,17 @@ func (l *layers) build() (*Config, Errors) {
 	for _, k := range configKeys {
 		apply(b, b.c, k, k.name)
 	}
-	names := slices.Sorted(maps.Keys(b.targets))
+	shared := slices.Sorted(maps.Keys(b.names["quotas"]))
+	for _, name := range shared {
+		var q Quota
+		path := "quotas." + name + "."
+		for _, k := range sharedKeys {
+			apply(b, &q, k, path+k.name)
+		}
+		b.checkShared(&q, path)
+		b.c.Quotas[name] = q
+	}
+	names := slices.Sorted(maps.Keys(b.names["targets"]))
 	for _, name := range names {
 		t := Target{Name: name}
 		path := "targets." + name + "."
@@ -78,6 +92,12 @@ func (l *layers) build() (*Config, Errors) {
 			}
 		}
 	}
+	for _, name := range shared {
+		q := b.c.Quotas[name]
+		for _, k := range sharedKeys {
+			b.show("quotas."+name+"."+k.name, k.def, k.secret, showing(k, &q))
+		}
+	}
 	return b.c, nil
 }
 
@@ -87,10 +107,12 @@ func (b *builder) gather() {
 	for path, v := range l.file.values {
 		b.put(path, v)
 	}
-	for name, line := range l.file.targets {
-		b.targets[name] = origin{layer: layerFile, name: l.name, line: line}
+	for section, lines := range l.file.names {
+		for name, line := range lines {
+			b.names[section][name] = origin{layer: layerFile, name: l.name, line: line}
+		}
 	}
-	env, errs, warnings := l.env.fromEnv(slices.Collect(maps.Keys(l.file.targets)))
+	env, errs, warnings := l.env.fromEnv(l.file.names)
 	b.errs = append(b.errs, errs...)
 	b.c.warnings = append(b.c.warnings, warnings...)
 	for _, path := range slices.Sorted(maps.Keys(env)) {
@@ -103,9 +125,8 @@ func (b *builder) gather() {
 		}
 		pattern := patternOf(o.Path)
 		var err error
-		if rest, ok := strings.CutPrefix(o.Path, "targets."); ok {
-			name, _, _ := strings.Cut(rest, ".")
-			err = checkTargetName(name)
+		if section, name, _, ok := splitNamed(o.Path); ok {
+			err = checkName(section, name)
 		}
 		switch {
 		case err != nil:
@@ -123,10 +144,9 @@ func (b *builder) gather() {
 func (b *builder) put(path string, v value) {
 	v.vars = b.layers.env
 	b.values[path] = v
-	if rest, ok := strings.CutPrefix(path, "targets."); ok {
-		name, _, _ := strings.Cut(rest, ".")
-		if _, ok := b.targets[name]; !ok {
-			b.targets[name] = v.from
+	if section, name, _, ok := splitNamed(path); ok {
+		if _, ok := b.names[section][name]; !ok {
+			b.names[section][name] = v.from
 		}
 	}
 }
@@ -149,7 +169,11 @@ func apply[T any](b *builder, t *T, k key[T], path string) {
 			return
 		}
 	}
-	if err := k.set(t, v); err != nil {
+	err := k.set(t, v)
+	var items itemErrors
+	if errors.As(err, &items) {
+		b.failItems(v.from, path, items)
+	} else if err != nil {
 		b.fail(v.from, path, err.Error())
 	} else if k.secret != "" {
 		b.secrets[group] = v
@@ -159,6 +183,18 @@ func apply[T any](b *builder, t *T, k key[T], path string) {
 func (b *builder) fail(from origin, path, msg string) {
 	b.failed[path] = true
 	b.errs = append(b.errs, Error{File: from.place(), Line: from.line, Path: path, Msg: msg})
+}
+
+// failItems reports what is wrong with items of a list, each at its line.
+func (b *builder) failItems(from origin, path string, items itemErrors) {
+	b.failed[path] = true
+	for _, e := range items {
+		at := from
+		if e.line > 0 && at.layer == layerFile {
+			at.line = e.line
+		}
+		b.fail(at, path+e.at, e.msg)
+	}
 }
 
 func (b *builder) warn(msg string) { b.c.warnings = append(b.c.warnings, msg) }
@@ -171,7 +207,7 @@ func (b *builder) refuse(path, msg string) {
 }
 
 // blame reports what is wrong with a key at the place where it is set, or else
-// where the target begins. What follows from another fault is not reported.
+// where its target or shared quota begins. What follows from another fault is not reported.
 func (b *builder) blame(path, msg string) {
 	if b.failed[path] {
 		return
@@ -179,9 +215,8 @@ func (b *builder) blame(path, msg string) {
 	from := origin{name: b.layers.name}
 	if v, ok := b.values[path]; ok {
 		from = v.from
-	} else if rest, ok := strings.CutPrefix(path, "targets."); ok {
-		name, _, _ := strings.Cut(rest, ".")
-		from = b.targets[name]
+	} else if section, name, _, ok := splitNamed(path); ok {
+		from = b.names[section][name]
 	}
 	b.fail(from, path, msg)
 }
@@ -223,6 +258,7 @@ func (b *builder) checkConfig() {
 		}
 	}
 	b.checkLease()
+	b.checkMembers()
 	if c.Data == "" {
 		if dir, ok := stateDir(b.layers.env); ok {
 			c.Data = dir

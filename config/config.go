@@ -62,8 +62,14 @@ type Config struct {
 	Log Log
 	// Drain is how long a shutdown waits for calls in flight; 1 s to 10 min.
 	Drain time.Duration
+	// DeadLetters says how long dead letters are kept.
+	DeadLetters DeadLetters
 	// Targets are the CRM installations by name.
 	Targets map[string]Target
+	// Quotas are those that several targets share, by name, each beside its
+	// targets' own. Their Concurrency is 0: that is a target's own matter. A
+	// Rate of 0 is no limit on the rate.
+	Quotas map[string]Quota
 
 	layers   *layers
 	shown    []Setting
@@ -124,6 +130,16 @@ type Log struct {
 	Format string
 }
 
+// DeadLetters limits what is kept of dead letters. The zero value keeps all for
+// ever: nothing is removed that nobody asked to have removed.
+type DeadLetters struct {
+	// MaxAge is how old a letter may become, a day to ten years; 0 for no limit.
+	MaxAge time.Duration
+	// MaxSize is how many bytes all letters may take, at least 1 MiB; 0 for no
+	// limit.
+	MaxSize int64
+}
+
 // Kinds of targets.
 const (
 	KindPerfex = "perfex"
@@ -171,6 +187,9 @@ type Target struct {
 	Timeout time.Duration
 	// Quota is the limit all processes together stay within.
 	Quota Quota
+	// QuotaGroup names the one of Config.Quotas that this target's requests
+	// count against too; empty for none.
+	QuotaGroup string
 	// Retry says when a failed update is tried again.
 	Retry Retry
 }
@@ -197,23 +216,6 @@ type Verdicts struct {
 	// UnchangedMessages say that nothing was changed.
 	UnchangedMessages []string
 }
-
-// Quota is the limit of a target, for all processes together.
-type Quota struct {
-	// Rate is in calls per second, 0 to MaxRate; 0 sends nothing.
-	Rate float64
-	// Burst is how many calls may go at once after a rest; at least 1.
-	Burst int
-	// PerMinute, PerHour and PerDay count calls in a window; 0 for no window.
-	PerMinute, PerHour, PerDay int
-	// Concurrency is how many calls may be under way; 1 to 64.
-	Concurrency int
-	// Reserve is the share of rate and windows left to others; 0 to 0.9.
-	Reserve float64
-}
-
-// MaxRate is the highest rate in calls per second.
-const MaxRate = 10_000
 
 // Retry says when an update that failed for a reason of its own is tried again.
 type Retry struct {

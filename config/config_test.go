@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -48,7 +49,7 @@ func TestDefaults(t *testing.T) {
 		c := mustParse(t, doc, nil)
 		if !c.NATS.Embedded() || c.NATS.Lease != 0 || c.NATS.Timeout != 5*time.Second ||
 			c.Data != "/home/op/.local/state/crmsync" || c.HTTP.Listen != "127.0.0.1:8321" || !c.HTTP.Token.IsZero() ||
-			c.Log != (Log{"info", "auto"}) || c.Drain != 30*time.Second || len(c.Targets) != 0 || len(c.Warnings()) != 0 {
+			c.Log != (Log{"info", "auto"}) || c.Drain != 30*time.Second || c.DeadLetters != (DeadLetters{}) || len(c.Targets) != 0 || len(c.Warnings()) != 0 {
 			t.Errorf("%s: %+v %v", name, c, c.Warnings())
 		}
 	}
@@ -57,7 +58,7 @@ func TestDefaults(t *testing.T) {
 func TestTargetDefaults(t *testing.T) {
 	p := mustParse(t, office, nil).Targets["office"]
 	want := Quota{Rate: 2, Burst: 2, Concurrency: 4}
-	if p.Name != "office" || p.API != "auto" || p.Quota != want || p.Timeout != 5*time.Second ||
+	if p.Name != "office" || p.API != "auto" || !reflect.DeepEqual(p.Quota, want) || p.Timeout != 5*time.Second ||
 		p.Retry != (Retry{8, 10 * time.Second, 5 * time.Minute}) || !slices.Equal(p.Permissions.IDs, []int{1, 2}) ||
 		p.URL.String() != "https://crm.example.com" || p.Token.String() != "file /run/secrets/perfex" || p.Verdicts.TokenMessages != nil {
 		t.Errorf("perfex: %+v", p)
@@ -90,6 +91,7 @@ data: store
 http: {listen: "0.0.0.0:80", token_file: tok}
 log: {level: debug, format: json}
 drain_timeout: 1m30s
+dead_letters: {max_age: 90d, max_size: 1.5GiB}
 targets:
   office:
     kind: perfex
@@ -102,24 +104,87 @@ targets:
     permissions: clear
     verdicts: {token_messages: [a, "b, c"], missing_messages: d, unchanged_messages: [e]}
     timeout: 20s
-    quota: {rate: 600/m, burst: 5, per_minute: 100, per_hour: 1000, per_day: 5000, concurrency: 64, reserve: 20%}
+    quota:
+      {rate: 600/m, burst: 5, per_second: 9, per_minute: 100, per_hour: 1000, per_day: 5000, concurrency: 64, reserve: 20%, windows: [
+        {limit: 30000, per: 7d}, {limit: 4000, per: day, calendar: true, zone: Europe/Berlin}, {per: 1h, limit: 900, calendar: true}]}
+    quota_group: agency
     retry: {attempts: 3, base: 2s, max: 4s}
-  shop: {kind: evance, url: "https://Shop.Evance.me", client_id: id, private_key_file: key, grant: jwt, api: 2}
+  shop: {kind: evance, url: "https://Shop.Evance.me", client_id: id, private_key_file: key, grant: jwt, api: 2, quota_group: agency}
+quotas:
+  agency: {rate: 4/s, burst: 6, per_hour: 800, reserve: 10%, windows: [{limit: 9, per: 1s}]}
 `, []string{"PW=x", "TOK=y"})
 	n, o, s := c.NATS, c.Targets["office"], c.Targets["shop"]
 	n.Password = Secret{}
 	if n != (NATS{"nats://a:4222,tls://b", "prod", "n.creds", "/n.nk", "/home/op/c.pem", "k.pem", "ca.pem", true, "u", Secret{}, 2 * time.Second, "hub", "_INBOX.x", time.Minute, 3}) {
 		t.Errorf("nats: %+v", n)
 	}
-	got := fmt.Sprint(c.NATS.Password, c.Data, c.HTTP, c.Log, c.Drain, o.URL, o.AllowInsecure, o.AllowPrivate, o.CAFile, o.Token, o.API, o.Permissions,
-		o.Quota, o.Retry, o.Timeout, s.URL, s.ClientID, s.PrivateKey, s.Grant, s.API) + fmt.Sprintf("%q", o.Verdicts)
-	want := "env PWstore{0.0.0.0:80 file tok}{debug json}1m30shttp://10.0.0.5:8080/crmtruetruecaenv TOK3{[] true}" +
-		"{10 5 100 1000 5000 64 0.2}{3 2s 4s}20shttps://shop.evance.meidfile keyjwt2" + `{["a" "b, c"] ["d"] ["e"]}`
+	got := fmt.Sprint(c.NATS.Password, c.Data, c.HTTP, c.Log, c.Drain, c.DeadLetters, o.URL, o.AllowInsecure, o.AllowPrivate, o.CAFile, o.Token, o.API, o.Permissions,
+		fmt.Sprintf("%v", plainQuota(o.Quota)), o.Quota.AllWindows(), o.QuotaGroup, c.Quotas, o.Retry, o.Timeout, s.URL, s.ClientID, s.PrivateKey, s.Grant, s.API) + fmt.Sprintf("%q", o.Verdicts)
+	want := "env PWstore{0.0.0.0:80 file tok}{debug json}1m30s{2160h0m0s 1610612736}http://10.0.0.5:8080/crmtruetruecaenv TOK3{[] true}" +
+		"{10 5 9 100 1000 5000 64 0.2}[9 per second 100 per minute 1000 per hour 5000 per day 30000 per 7d 4000 per calendar day in Europe/Berlin 900 per calendar hour in UTC]" +
+		"agency map[agency:4/s, burst 6, 800 per hour, 9 per second, 10% of it left to others]{3 2s 4s}20shttps://shop.evance.meidfile keyjwt2" + `{["a" "b, c"] ["d"] ["e"]}`
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 	if v, _ := c.NATS.Password.Read(); v != "x" {
 		t.Errorf("password is %q", v)
+	}
+}
+
+// plainQuota is what of a quota is a number.
+func plainQuota(q Quota) any {
+	return struct {
+		rate                                 float64
+		burst, second, minute, hour, day, at int
+		reserve                              float64
+	}{q.Rate, q.Burst, q.PerSecond, q.PerMinute, q.PerHour, q.PerDay, q.Concurrency, q.Reserve}
+}
+
+// A target without a rate of its own takes that of the quota which it shares.
+func TestSharedRate(t *testing.T) {
+	quotas := "quotas: {agency: {rate: 9/s, per_hour: 5}, windows-only: {per_hour: 7}}\n"
+	for group, want := range map[string]float64{"agency": 9, "windows-only": 2} {
+		q := mustParse(t, office+"    quota_group: "+group+"\n"+quotas, nil).Targets["office"].Quota
+		if q.Rate != want || q.Burst != int(want) {
+			t.Errorf("in %s: %v", group, q)
+		}
+	}
+	c := mustParse(t, office+"    quota: {rate: 1/s}\n    quota_group: agency\n"+quotas, nil)
+	if q := c.Targets["office"].Quota; q.Rate != 1 {
+		t.Errorf("with a rate of its own: %v", q)
+	}
+	if s := c.Quotas["agency"]; s.Burst != 5 || s.Concurrency != 0 {
+		t.Errorf("shared: %v", s)
+	}
+	if got := source(c, "quotas.agency.per_hour"); got != "crmsync.yaml:9" {
+		t.Errorf("per_hour is from %s", got)
+	}
+}
+
+// Quotas need no file, as nothing does.
+func TestQuotasFromElsewhere(t *testing.T) {
+	c := mustParse(t, office, []string{
+		"CRMSYNC_QUOTAS_BIG_AGENCY_PER_HOUR=50", "CRMSYNC_TARGETS_OFFICE_QUOTA_GROUP=big-agency",
+		`CRMSYNC_TARGETS_OFFICE_QUOTA_WINDOWS=[{limit: 7, per: 1h, calendar: true, zone: Asia/Kolkata}]`,
+	}, Override{Path: "quotas.big-agency.windows", Value: "[{limit: 9, per: day}]"})
+	if got := c.Quotas["big-agency"].String(); got != "50 per hour, 9 per day" {
+		t.Errorf("shared: %s", got)
+	}
+	if got := fmt.Sprint(c.Targets["office"].Quota.Windows); got != "[7 per calendar hour in Asia/Kolkata]" {
+		t.Errorf("windows %s", got)
+	}
+	for value, want := range map[string]string{
+		"1000/h":                           "is no list of windows",
+		"[1, 2":                            "is no list of windows",
+		"[a]":                              "windows[0]: is a single value",
+		"[{limit: 1}]":                     "windows[0].per: is missing",
+		"[{limit: 1, per: {}}]":            "windows[0]: holds something other than plain names",
+		"[{limit: 1, per: 1h}, {per: 1h}]": "windows[1].limit: is missing",
+	} {
+		_, err := Parse("f", []byte(office), home, Override{Path: "targets.office.quota.windows", Value: value})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "--set: ") {
+			t.Errorf("%s: %v", value, err)
+		}
 	}
 }
 
@@ -345,7 +410,7 @@ func TestExampleUncommented(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, strings.Join(kept, ""))
 	}
-	if o := c.Targets["office"]; o.Quota.PerDay == 0 || o.Verdicts.MissingMessages == nil || c.NATS.JSDomain == "" || c.Data == "" {
+	if o := c.Targets["office"]; o.Quota.PerDay == 0 || len(o.Quota.AllWindows()) != 6 || c.Quotas[o.QuotaGroup].PerHour == 0 || o.Verdicts.MissingMessages == nil || c.NATS.JSDomain == "" || c.Data == "" {
 		t.Errorf("the comments were not taken in: %+v", o)
 	}
 }

@@ -34,9 +34,9 @@ var serviceLink = regexp.MustCompile(`(^|_)(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]
 
 // fromEnv reads the variables that set keys: the nats CLI's, then ours, which
 // win. An empty variable counts as unset, as shells and compose files cannot
-// leave one out. The names in known are the targets there are already; a variable
-// of another makes a target.
-func (e environ) fromEnv(known []string) (map[string]value, Errors, []string) {
+// leave one out. The names in known, by section, are those there are already; a
+// variable of another makes a target or a shared quota.
+func (e environ) fromEnv(known map[string]map[string]int) (map[string]value, Errors, []string) {
 	vars, out := e(), map[string]value{}
 	for _, k := range configKeys {
 		if text := vars[k.env]; k.env != "" && text != "" {
@@ -61,8 +61,8 @@ func (e environ) fromEnv(known []string) (map[string]value, Errors, []string) {
 			continue
 		}
 		near := suggest(name, schema.envs)
-		if rest, ok := strings.CutPrefix(name, envPrefix+"TARGETS_"); ok {
-			near = nearTarget(rest, known)
+		if section, rest, ok := envSection(name); ok {
+			near = nearNamed(section, rest, known[section])
 		}
 		hint := ""
 		if near != "" {
@@ -79,45 +79,56 @@ func (e environ) fromEnv(known []string) (map[string]value, Errors, []string) {
 }
 
 // ourSection matches variables that can only be meant for a key.
-var ourSection = regexp.MustCompile("^" + envPrefix + "(NATS|HTTP|LOG|TARGETS)_")
+var ourSection = regexp.MustCompile("^" + envPrefix + "(NATS|HTTP|LOG|TARGETS|QUOTAS)_")
+
+// envSection splits the variable of a key in a named section.
+func envSection(name string) (section, rest string, ok bool) {
+	for _, section := range named {
+		if rest, ok := strings.CutPrefix(name, envPrefix+strings.ToUpper(section)+"_"); ok {
+			return section, rest, true
+		}
+	}
+	return "", "", false
+}
 
 // envPath is the path of the key that a variable sets. Dashes and the dots
-// between the parts of a path are all underscores in it, so a target that there
+// between the parts of a path are all underscores in it, so a name that there
 // is already goes before one that the variable would make, and the longest key
 // before the others.
-func envPath(name string, known []string) (string, bool) {
-	rest, ok := strings.CutPrefix(name, envPrefix+"TARGETS_")
+func envPath(name string, known map[string]map[string]int) (string, bool) {
+	section, rest, ok := envSection(name)
 	if !ok {
 		path, ok := schema.byEnv[name]
 		return path, ok
 	}
 	best, bestLen, bestKnown := "", 0, false
-	for _, k := range targetKeys {
-		suffix := "_" + envName(k.name)
+	for _, k := range schema.below[section] {
+		suffix := "_" + envName(k)
 		head, ok := strings.CutSuffix(rest, suffix)
-		target := strings.ToLower(strings.ReplaceAll(head, "_", "-"))
-		if !ok || checkTargetName(target) != nil {
+		chosen := strings.ToLower(strings.ReplaceAll(head, "_", "-"))
+		if !ok || checkName(section, chosen) != nil {
 			continue
 		}
-		isKnown := slices.Contains(known, target)
+		_, isKnown := known[section][chosen]
 		if (isKnown && !bestKnown) || (isKnown == bestKnown && len(suffix) > bestLen) {
-			best, bestLen, bestKnown = "targets."+target+"."+k.name, len(suffix), isKnown
+			best, bestLen, bestKnown = section+"."+chosen+"."+k, len(suffix), isKnown
 		}
 	}
 	return best, best != ""
 }
 
-// nearTarget is the variable that CRMSYNC_TARGETS_<rest> was probably meant to
+// nearNamed is the variable that CRMSYNC_<SECTION>_<rest> was probably meant to
 // be, or "".
-func nearTarget(rest string, known []string) string {
+func nearNamed(section, rest string, known map[string]int) string {
 	var candidates []string
-	for _, target := range known {
-		for _, k := range targetKeys {
-			candidates = append(candidates, envName(target+"."+k.name))
+	for name := range known {
+		for _, k := range schema.below[section] {
+			candidates = append(candidates, envName(name+"."+k))
 		}
 	}
+	slices.Sort(candidates)
 	if s := suggest(rest, candidates); s != "" {
-		return envPrefix + "TARGETS_" + s
+		return envPrefix + strings.ToUpper(section) + "_" + s
 	}
 	return ""
 }

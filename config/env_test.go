@@ -5,6 +5,15 @@ import (
 	"testing"
 )
 
+// knownNames are names of both kinds.
+func knownNames(names []string) map[string]map[string]int {
+	out := map[string]map[string]int{"targets": {}, "quotas": {}}
+	for _, n := range names {
+		out["targets"][n], out["quotas"][n] = 1, 1
+	}
+	return out
+}
+
 func TestEnvPath(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -28,15 +37,19 @@ func TestEnvPath(t *testing.T) {
 		{"CRMSYNC_TARGETS_URL", nil, ""},
 		{"CRMSYNC_TARGETS_" + strings.Repeat("A", 33) + "_URL", nil, ""},
 		{"CRMSYNC_NATS", nil, ""},
+		{"CRMSYNC_QUOTAS_AGENCY_PER_HOUR", nil, "quotas.agency.per_hour"},
+		{"CRMSYNC_QUOTAS_A_B_WINDOWS", nil, "quotas.a-b.windows"},
+		{"CRMSYNC_QUOTAS_AGENCY_CONCURRENCY", nil, ""},
+		{"CRMSYNC_TARGETS_OFFICE_QUOTA_GROUP", nil, "targets.office.quota_group"},
 	} {
-		if got, _ := envPath(tc.name, tc.known); got != tc.want {
+		if got, _ := envPath(tc.name, knownNames(tc.known)); got != tc.want {
 			t.Errorf("%s with %v: %q, not %q", tc.name, tc.known, got, tc.want)
 		}
 	}
 	// Each key's name leads back to it.
 	for _, k := range Keys() {
 		path := strings.Replace(k.Path, "*", "my-crm-2", 1)
-		if got, ok := envPath(EnvName(path), []string{"my-crm-2"}); !ok || got != path {
+		if got, ok := envPath(EnvName(path), knownNames([]string{"my-crm-2"})); !ok || got != path {
 			t.Errorf("%s: %s leads to %q", path, EnvName(path), got)
 		}
 	}
@@ -69,6 +82,7 @@ func TestEnvironmentUnknown(t *testing.T) {
 		{"CRMSYNC_TARGETS_OFFICE_QUOTA_RAET=4/s", "env CRMSYNC_TARGETS_OFFICE_QUOTA_RAET: is the variable of no key; did you mean CRMSYNC_TARGETS_OFFICE_QUOTA_RATE?", ""},
 		{"CRMSYNC_NATS_ULR=x", "env CRMSYNC_NATS_ULR: is the variable of no key; did you mean CRMSYNC_NATS_URL?", ""},
 		{"CRMSYNC_DRIAN_TIMEOUT=5s", "", "env CRMSYNC_DRIAN_TIMEOUT: sets nothing; did you mean CRMSYNC_DRAIN_TIMEOUT?"},
+		{"CRMSYNC_QUOTAS_AGENCY_PER_HUOR=4", "env CRMSYNC_QUOTAS_AGENCY_PER_HUOR: is the variable of no key", ""},
 		{"CRMSYNC_CONFIG=/etc/x", "", ""},
 		{"CRMSYNC_OFFICE_SECRET=x", "", ""},
 		{"CRMSYNC_NATS_ULR=", "", ""},
@@ -98,9 +112,10 @@ func TestEnvironmentUnknown(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	for doc, want := range map[string]string{
-		office + "    quota: {rate: 0/s}": "targets.office.quota.rate is 0: nothing is sent to this target",
-		"nats: {creds: c}":                "nats.creds is set, but neither nats.url nor nats.context: the embedded server takes no notice of it",
-		"nats: {url: h, password_env: P}": "nats.password is set, but nats.user is not: it is not used",
+		office + "quotas: {a: {rate: 1/s}}": "quotas.a is used by no target; write quota_group: a in those that share it",
+		office + "    quota: {rate: 0/s}":   "targets.office.quota.rate is 0: nothing is sent to this target",
+		"nats: {creds: c}":                  "nats.creds is set, but neither nats.url nor nats.context: the embedded server takes no notice of it",
+		"nats: {url: h, password_env: P}":   "nats.password is set, but nats.user is not: it is not used",
 	} {
 		if got := mustParse(t, doc, []string{"P=x"}).Warnings(); len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %q", doc, got)

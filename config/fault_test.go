@@ -28,17 +28,51 @@ func TestFaults(t *testing.T) {
 		{"concurrency", target(`quota: {concurrency: 65}`), `f:7: targets.office.quota.concurrency: 65 is not between 1 and 64`},
 		{"reserve", target(`quota: {reserve: 91%}`), `f:7: targets.office.quota.reserve: "91%" is not between 0% and 90%`},
 		{"reserve without percent", target(`quota: {reserve: 20}`), `f:7: targets.office.quota.reserve: "20" is more than everything; with a percent sign if percent is meant`},
+		// windows
+		{"windows text", target(`quota: {windows: 1000/h}`), `f:7: targets.office.quota.windows: is no list of windows; write [{limit: 1000, per: 1h}]`},
+		{"windows empty", target(`quota: {windows: []}`), `f:7: targets.office.quota.windows: is empty; leave it out for none`},
+		{"window text", target(`quota: {windows: [1000/h]}`), `f:7: targets.office.quota.windows[0]: is a single value; write it as {name: value, name: value}`},
+		{"window deep", target(`quota: {windows: [{limit: [1], per: 1h}]}`), `f:7: targets.office.quota.windows[0]: holds something other than plain names with plain values`},
+		{"window twice in one", target("quota:\n  windows:\n  - limit: 1\n    limit: 2"), `f:10: targets.office.quota.windows[0].limit: is there twice`},
+		{"window tag", target(`quota: {windows: [{limit: !!binary aGk=, per: 1h}]}`), `f:7: targets.office.quota.windows[0]: has a YAML tag; write a plain value`},
+		{
+			"window fields", target("quota:\n  windows:\n  - {limit: 5, per: 1h}\n  - limit: 0\n    per: 32d\n    calender: true\n    zone: Berlin"),
+			`f:10: targets.office.quota.windows[1].limit: 0 is not between 1 and 1000000000
+f:11: targets.office.quota.windows[1].per: "32d" is not between 1s and 31d
+f:12: targets.office.quota.windows[1].calender: is not a key; did you mean calendar?
+f:13: targets.office.quota.windows[1].zone: "Berlin" is not a time zone; write one such as Europe/Berlin, or UTC`,
+		},
+		{"window strange field", target(`quota: {windows: [{limit: 1, per: 1h, xylophone: 1}]}`), `f:7: targets.office.quota.windows[0].xylophone: is not a key; known here: limit, per, calendar, zone`},
+		{"window lacks", target(`quota: {windows: [{per: 1h}]}`), `f:7: targets.office.quota.windows[0].limit: is missing; a window is such as {limit: 1000, per: 1h}`},
+		{"calendar of ten minutes", target(`quota: {windows: [{limit: 1, per: 10m, calendar: true}]}`), `f:7: targets.office.quota.windows[0].per: of a calendar window is 1m, 1h or 1d; without calendar it may be any`},
+		{"zone without calendar", target(`quota: {windows: [{limit: 9, per: 1h, zone: UTC}]}`), `f:7: targets.office.quota.windows[0].zone: is for calendar windows; add calendar: true, or remove it`},
+		{"zone of this machine", target(`quota: {windows: [{limit: 9, per: 1h, calendar: true, zone: Local}]}`), `f:7: targets.office.quota.windows[0].zone: "Local" is not a time zone; write one such as Europe/Berlin, or UTC`},
+		{"zone outside", target(`quota: {windows: [{limit: 9, per: 1h, calendar: true, zone: ../etc/passwd}]}`), `f:7: targets.office.quota.windows[0].zone: "../etc/passwd" is not a time zone; write one such as Europe/Berlin, or UTC`},
+		{"one window twice", target(`quota: {per_hour: 9, windows: [{limit: 8, per: 60m}]}`), `f:7: targets.office.quota.windows: windows[0] counts the same requests as per_hour: 8 per hour; keep the stricter one`},
+		{"one calendar twice", target(`quota: {windows: [{limit: 8, per: 1h}, {limit: 7, per: 1h, calendar: true}, {limit: 9, per: 1h, calendar: true, zone: UTC}]}`), `f:7: targets.office.quota.windows: windows[2] counts the same requests as windows[1]: 9 per calendar hour in UTC; keep the stricter one`},
+		{"burst beyond a further window", target(`quota: {burst: 9, windows: [{limit: 8, per: 7d}]}`), `f:7: targets.office.quota.burst: must be at most the limit of each of the windows, but 9 > 8 per 7d`},
+		// shared quotas
+		{"unknown group", target(`quota_group: agency`), `f:7: targets.office.quota_group: "agency" is none of quotas; there are none: write them under quotas`},
+		{"unknown of some", target(`quota_group: agnecy`) + "\nquotas: {agency: {rate: 1/s}, b: {rate: 1/s}}", `f:7: targets.office.quota_group: "agnecy" is none of quotas; there is agency or b`},
+		{"no limit", "quotas:\n  agency: {reserve: 10%}", `f:2: quotas.agency: limits nothing; write a rate, such as rate: 4/s, or a window, such as per_hour: 1000`},
+		{"only a fault", "quotas:\n  agency: {per_hour: many}", `f:2: quotas.agency.per_hour: "many" is not a whole number; write one from 1 to 1000000000`},
+		{"shared rate 0", "quotas:\n  agency: {rate: 0/s, per_hour: 1}", `f:2: quotas.agency.rate: must not be 0: leave it out for no limit on the rate; to send nothing, use crmsync hold`},
+		{"shared concurrency", "quotas:\n  agency: {rate: 1/s, concurrency: 4}", `f:2: quotas.agency.concurrency: is not a key; there is targets.<name>.quota.concurrency`},
+		{"shared burst", "quotas:\n  agency: {burst: 9, per_second: 4}", `f:2: quotas.agency.burst: must be at most per_second, but 9 > 4`},
+		{"shared name", "quotas:\n  The Agency: {rate: 1/s}", `f:2: quotas.The Agency: is not a quota's name: 1 to 32 characters of a-z, 0-9 and dash`},
 		// C52
 		{"timeout without unit", target(`timeout: 15`), `f:7: targets.office.timeout: "15" has no unit; write 15s for seconds`},
 		{"timeout long", target(`timeout: 121s`), `f:7: targets.office.timeout: "121s" is not between 1s and 2m`},
 		{"timeout short", target(`timeout: 900ms`), `f:7: targets.office.timeout: "900ms" is not between 1s and 2m`},
+		{"letters' age", "dead_letters: {max_age: 2h}", `f:1: dead_letters.max_age: "2h" is not between 24h and 3650d`},
+		{"letters' size", "dead_letters: {max_size: 100kB}", `f:1: dead_letters.max_size: "100kB" is less than 1MiB`},
 		{"backoff", target(`retry: {base: 10m}`), `f:7: targets.office.retry.base: must be at most retry.max, but 10m > 5m`},
 		{"attempts", target(`retry: {attempts: 0}`), `f:7: targets.office.retry.attempts: 0 is not between 1 and 100`},
 		// C53
 		{"unknown", target(`quota: {rat: 4/s}`), `f:7: targets.office.quota.rat: is not a key; did you mean rate?`},
 		{"misplaced", target(`concurrency: 4`), `f:7: targets.office.concurrency: is not a key; there is targets.<name>.quota.concurrency`},
 		{"unknown top", "tagrets: {}", `f:1: tagrets: is not a key; did you mean targets?`},
-		{"nothing near", "foobarbaz: 1", `f:1: foobarbaz: is not a key; known here: data, drain_timeout, http, log, nats, targets`},
+		{"nothing near", "foobarbaz: 1", `f:1: foobarbaz: is not a key; known here: data, dead_letters, drain_timeout, http, log, nats, quotas, targets`},
 		{"twice", target("timeout: 5s\ntimeout: 6s"), `f:8: targets.office.timeout: is there twice; the first is on line 7`},
 		{"target twice", office + "  office: {}", `f:7: targets.office: is there twice; the first is on line 2`},
 		{"dotted", target(`quota.rate: 4/s`), `f:7: targets.office.quota.rate: is not a key; write what follows the dot indented below what precedes it`},
@@ -219,6 +253,7 @@ func TestFaultsKeepSecrets(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(office+shop), "targets.office.quota.rate", "4/s")
 	f.Add(Example, "nats.url", "nats://h")
+	f.Add([]byte(office+"    quota: {windows: [{limit: 9, per: 1h, calendar: true, zone: UTC}]}\n    quota_group: a\nquotas: {a: {rate: 1/s}}\n"), "quotas.a.windows", "[{limit: 1, per: 2h}]")
 	f.Add([]byte("a: &a [*a]\n<<: *a"), "targets.x.permissions", "[1, 2")
 	f.Add([]byte("nats:\n\turl: x"), "targets", "")
 	f.Fuzz(func(t *testing.T, doc []byte, path, value string) {
@@ -234,7 +269,15 @@ func FuzzParse(f *testing.F) {
 		if s := fmt.Sprintf("%+v %#v %v", c, c.HTTP, c.Show()); strings.Contains(s, canary) {
 			t.Fatal("a secret shows")
 		}
+		for name, q := range c.Quotas {
+			if q.Burst < 1 || q.Rate == 0 && len(q.AllWindows()) == 0 {
+				t.Fatalf("quota %s: %+v", name, q)
+			}
+		}
 		for name, target := range c.Targets {
+			if _, ok := c.Quotas[target.QuotaGroup]; !ok && target.QuotaGroup != "" {
+				t.Fatalf("target %+v", target)
+			}
 			if target.Name != name || target.URL == nil || target.Quota.Burst < 1 || target.Timeout <= 0 || c.NATS.Lease > 0 && c.NATS.Lease < MinLease(target.Timeout) {
 				t.Fatalf("target %+v", target)
 			}

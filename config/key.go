@@ -19,6 +19,8 @@ type key[T any] struct {
 	only string // the kind of target it is for; "" for all
 	env  string // a variable of the nats CLI that sets it too
 	list bool   // a sequence is welcome
+	// records makes it a sequence of mappings, and nothing else.
+	records bool
 	// secret is the stem that _file and _env are appended to. Of the keys with one
 	// stem the one from the highest layer wins.
 	secret string
@@ -31,9 +33,11 @@ type value struct {
 	text  string
 	items []string // if it was written as a sequence
 	isSeq bool
-	from  origin
-	vars  environ
-	dir   string // relative paths are taken from here
+	// records are the items of a sequence of mappings.
+	records []record
+	from    origin
+	vars    environ
+	dir     string // relative paths are taken from here
 }
 
 // layer is where a value comes from; higher wins.
@@ -168,6 +172,9 @@ func span(low, high time.Duration) func(value) (time.Duration, error) {
 
 // short writes a duration without the zeros of its String.
 func short(d time.Duration) string {
+	if d > day && d%day == 0 {
+		return strconv.Itoa(int(d/day)) + "d"
+	}
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -98,6 +98,14 @@ var configKeys = slices.Concat([]key[Config]{
 		name: "drain_timeout", def: "30s", doc: "how long a shutdown waits for calls in flight",
 		set: parsed(func(c *Config) *time.Duration { return &c.Drain }, span(time.Second, 10*time.Minute)),
 	},
+	{
+		name: "dead_letters.max_age", doc: "older dead letters are removed, a day or more; empty keeps them for ever",
+		set: parsed(func(c *Config) *time.Duration { return &c.DeadLetters.MaxAge }, span(day, 3650*day)),
+	},
+	{
+		name: "dead_letters.max_size", doc: "beyond this size of all dead letters the oldest are removed; empty keeps them all",
+		set: parsed(func(c *Config) *int64 { return &c.DeadLetters.MaxSize }, letterSize),
+	},
 })
 
 // targetKeys are the keys of one target, in the order they are shown.
@@ -163,35 +171,7 @@ var targetKeys = slices.Concat([]key[Target]{
 		name: "timeout", def: "5s", doc: "for one whole HTTP call",
 		set: parsed(func(t *Target) *time.Duration { return &t.Timeout }, span(time.Second, 2*time.Minute)),
 	},
-	{
-		name: "quota.rate", def: "2/s", doc: "calls of all processes together: 4/s, 600/m, 1000/h; 0/s sends nothing",
-		set: parsed(func(t *Target) *float64 { return &t.Quota.Rate }, rate),
-	},
-	{
-		name: "quota.burst", doc: "calls at once after a rest; a second's worth if empty",
-		set:  parsed(func(t *Target) *int { return &t.Quota.Burst }, whole(1, MaxRate)),
-		show: func(t *Target) string { return strconv.Itoa(t.Quota.Burst) },
-	},
-	{
-		name: "quota.per_minute", doc: "most calls in a minute",
-		set: parsed(func(t *Target) *int { return &t.Quota.PerMinute }, whole(1, 1e9)),
-	},
-	{
-		name: "quota.per_hour", doc: "most calls in an hour",
-		set: parsed(func(t *Target) *int { return &t.Quota.PerHour }, whole(1, 1e9)),
-	},
-	{
-		name: "quota.per_day", doc: "most calls in a day",
-		set: parsed(func(t *Target) *int { return &t.Quota.PerDay }, whole(1, 1e9)),
-	},
-	{
-		name: "quota.concurrency", def: "4", doc: "calls under way at once",
-		set: parsed(func(t *Target) *int { return &t.Quota.Concurrency }, whole(1, 64)),
-	},
-	{
-		name: "quota.reserve", def: "0%", doc: "share left to the people who use the same CRM",
-		set: parsed(func(t *Target) *float64 { return &t.Quota.Reserve }, reserve),
-	},
+}, targetQuotaKeys(), []key[Target]{
 	{
 		name: "retry.attempts", def: "8", doc: "calls made for an update before it is a dead letter",
 		set: parsed(func(t *Target) *int { return &t.Retry.Attempts }, whole(1, 100)),
@@ -212,6 +192,16 @@ func rate(v value) (float64, error) {
 		err = fmt.Errorf("%s is more than %d/s", quote(v.text), MaxRate)
 	}
 	return r, err
+}
+
+// letterSize is at least a mebibyte: a smaller limit could not hold a few
+// letters of the largest kind.
+func letterSize(v value) (int64, error) {
+	n, err := ParseByteSize(v.text)
+	if err == nil && n < 1<<20 {
+		err = errors.New(quote(v.text) + " is less than 1MiB")
+	}
+	return n, err
 }
 
 func reserve(v value) (float64, error) {

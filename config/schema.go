@@ -8,10 +8,10 @@ import (
 
 // Key is something that can be configured.
 type Key struct {
-	// Path as in the file, with * for the name of a target.
+	// Path as in the file, with * for the name of a target or a shared quota.
 	Path string
-	// Env is the variable that sets it, with * for the name of a target in
-	// capitals with underscores for dashes.
+	// Env is the variable that sets it, with * for that name in capitals with
+	// underscores for dashes.
 	Env string
 	// NATSEnv is the variable of the nats CLI that sets it too; mostly empty.
 	NATSEnv string
@@ -32,6 +32,9 @@ func Keys() []Key {
 	for _, k := range targetKeys {
 		out = append(out, publicKey(k, "targets.*."+k.name))
 	}
+	for _, k := range sharedKeys {
+		out = append(out, publicKey(k, "quotas.*."+k.name))
+	}
 	return out
 }
 
@@ -49,37 +52,53 @@ func envName(path string) string {
 	return strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(path))
 }
 
-// schema is the tables of keys.go, looked up by pattern: a path with * for the
-// target's name.
+// named are the sections whose keys stand below names that the operator
+// chooses.
+var named = []string{"targets", "quotas"}
+
+// splitNamed takes the path of such a key apart: targets.office.quota.rate is
+// targets, office and quota.rate.
+func splitNamed(path string) (section, name, rest string, ok bool) {
+	section, below, found := strings.Cut(path, ".")
+	if !found || !slices.Contains(named, section) {
+		return "", "", "", false
+	}
+	name, rest, _ = strings.Cut(below, ".")
+	return section, name, rest, true
+}
+
+// schema is the tables of keys.go, looked up by pattern: a path with * for a
+// chosen name.
 var schema = newTree()
 
 type tree struct {
 	leaves   map[string]*leafInfo
 	sections map[string]bool
 	paths    []string          // patterns of leaves and sections
-	byEnv    map[string]string // of keys outside targets
+	byEnv    map[string]string // of keys outside named sections
 	envs     []string
+	below    map[string][]string // by named section: its keys' own names
 }
 
 type leafInfo struct {
-	list bool
-	doc  string
+	list, records bool
+	doc           string
 }
 
 func newTree() *tree {
 	t := &tree{
 		leaves:   map[string]*leafInfo{},
-		sections: map[string]bool{"targets": true, "targets.*": true},
+		sections: map[string]bool{},
 		byEnv:    map[string]string{},
+		below:    map[string][]string{},
 	}
 	for _, k := range configKeys {
-		t.leaves[k.name] = &leafInfo{k.list, k.doc}
+		t.leaves[k.name] = &leafInfo{k.list, k.records, k.doc}
 		t.byEnv[EnvName(k.name)] = k.name
 		t.envs = append(t.envs, EnvName(k.name))
 	}
-	for _, k := range targetKeys {
-		t.leaves["targets.*."+k.name] = &leafInfo{k.list, k.doc}
-	}
+	addNamed(t, "targets", targetKeys)
+	addNamed(t, "quotas", sharedKeys)
 	for path := range t.leaves {
 		for i := strings.LastIndexByte(path, '.'); i >= 0; i = strings.LastIndexByte(path[:i], '.') {
 			t.sections[path[:i]] = true
@@ -91,6 +110,13 @@ func newTree() *tree {
 	}
 	slices.Sort(t.paths)
 	return t
+}
+
+func addNamed[T any](t *tree, section string, keys []key[T]) {
+	for _, k := range keys {
+		t.leaves[section+".*."+k.name] = &leafInfo{k.list, k.records, k.doc}
+		t.below[section] = append(t.below[section], k.name)
+	}
 }
 
 // hint says which key an unknown one was probably meant to be: one of the same
@@ -119,21 +145,22 @@ func (t *tree) hint(path string) string {
 	return "; known here: " + strings.Join(slices.DeleteFunc(beside, func(s string) bool { return s == "*" }), ", ")
 }
 
-// patternOf puts * in place of a target's name.
+// patternOf puts * in place of a chosen name.
 func patternOf(path string) string {
-	rest, ok := strings.CutPrefix(path, "targets.")
-	if !ok {
+	section, _, rest, ok := splitNamed(path)
+	switch {
+	case !ok:
 		return path
+	case rest == "":
+		return section + ".*"
 	}
-	if _, below, ok := strings.Cut(rest, "."); ok {
-		return "targets.*." + below
-	}
-	return "targets.*"
+	return section + ".*." + rest
 }
 
-func checkTargetName(name string) error {
+// checkName refuses what is no name of a target or a shared quota.
+func checkName(section, name string) error {
 	if name == "" || len(name) > 32 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		return errors.New("is not a target's name: 1 to 32 characters of a-z, 0-9 and dash")
+		return errors.New("is not a " + strings.TrimSuffix(section, "s") + "'s name: 1 to 32 characters of a-z, 0-9 and dash")
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
 )
@@ -24,7 +23,7 @@ func (b *builder) checkTarget(t *Target) {
 	case KindEvance:
 		b.checkEvance(t, path)
 	}
-	b.checkQuota(t, path)
+	b.checkTargetQuota(t, path)
 	if t.Retry.Base > t.Retry.Max && t.Retry.Max > 0 {
 		b.blame(path+"retry.base", fmt.Sprintf("must be at most retry.max, but %s > %s", short(t.Retry.Base), short(t.Retry.Max)))
 	}
@@ -79,28 +78,5 @@ func (b *builder) checkAPI(t *Target, path, def string, choices ...string) {
 	}
 	if !slices.Contains(choices, t.API) {
 		b.blame(path+"api", fmt.Sprintf("%s is not known for %s; write %s", quote(t.API), t.Kind, orList(choices)))
-	}
-}
-
-func (b *builder) checkQuota(t *Target, path string) {
-	q := &t.Quota
-	if q.Burst == 0 && !b.failed[path+"quota.burst"] {
-		q.Burst = max(1, int(math.Ceil(q.Rate)))
-		for _, w := range []int{q.PerMinute, q.PerHour, q.PerDay} {
-			if w > 0 {
-				q.Burst = min(q.Burst, w)
-			}
-		}
-	}
-	for _, w := range []struct {
-		name  string
-		calls int
-	}{{"per_minute", q.PerMinute}, {"per_hour", q.PerHour}, {"per_day", q.PerDay}} {
-		if w.calls > 0 && q.Burst > w.calls {
-			b.blame(path+"quota.burst", fmt.Sprintf("must be at most quota.%s, but %d > %d", w.name, q.Burst, w.calls))
-		}
-	}
-	if q.Rate == 0 && !b.failed[path+"quota.rate"] {
-		b.warn(path + "quota.rate is 0: nothing is sent to this target")
 	}
 }

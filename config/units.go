@@ -40,6 +40,23 @@ func ParseRate(s string) (float64, error) {
 	return rate, nil
 }
 
+// FormatRate writes a rate as an operator would, in the shortest of the units in
+// which it is a round number: 4/s, 2.5/s, 1000/h; [ParseRate] reads it.
+func FormatRate(perSecond float64) string {
+	if n := perSecond * 100; perSecond >= 1 && math.Abs(n-math.Round(n)) < 1e-6 {
+		return strconv.FormatFloat(math.Round(n)/100, 'f', -1, 64) + "/s"
+	}
+	for _, u := range []struct {
+		name string
+		per  float64
+	}{{"m", 60}, {"h", 3600}, {"d", 86400}} {
+		if n := perSecond * u.per; n >= 1 && math.Abs(n-math.Round(n)) < 1e-6*n {
+			return strconv.FormatFloat(math.Round(n), 'f', -1, 64) + "/" + u.name
+		}
+	}
+	return strconv.FormatFloat(perSecond, 'f', 4, 64) + "/s"
+}
+
 // ParsePercent reads a share, written 20% or 0.2, as a number from 0 to 1.
 func ParsePercent(s string) (float64, error) {
 	text, percent := strings.CutSuffix(s, "%")

@@ -28,6 +28,19 @@ func TestParseRate(t *testing.T) {
 	}
 }
 
+func TestFormatRate(t *testing.T) {
+	for rate, want := range map[float64]string{
+		4: "4/s", 2.5: "2.5/s", 10000: "10000/s", 0.5: "30/m", 1000. / 3600: "1000/h", 7. / 86400: "7/d", 0.0000001: "0.0000/s", 100. / 3: "2000/m",
+	} {
+		if got := FormatRate(rate); got != want {
+			t.Errorf("%v is written %s, not %s", rate, got, want)
+		}
+		if got, err := ParseRate(FormatRate(rate)); err != nil || math.Abs(got-rate) > 1e-4 {
+			t.Errorf("%v comes back as %v, %v", rate, got, err)
+		}
+	}
+}
+
 func TestParsePercent(t *testing.T) {
 	for s, want := range map[string]float64{"20%": .2, "0.2": .2, "0": 0, "0%": 0, "100%": 1, "1": 1, "12.5%": .125, "20 %": .2} {
 		if got, err := ParsePercent(s); err != nil || math.Abs(got-want) > 1e-12 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,8 +23,8 @@ const (
 
 // fileLayer is what a configuration file says.
 type fileLayer struct {
-	values  map[string]value // by full path
-	targets map[string]int   // line of each target's name
+	values map[string]value          // by full path
+	names  map[string]map[string]int // by named section: line of each name
 }
 
 // decode flattens a YAML document into values by path. It works on nodes rather
@@ -31,7 +32,10 @@ type fileLayer struct {
 func decode(name string, doc []byte) (fileLayer, Errors) {
 	d := &decoder{
 		name: name,
-		out:  fileLayer{values: map[string]value{}, targets: map[string]int{}},
+		out:  fileLayer{values: map[string]value{}, names: map[string]map[string]int{}},
+	}
+	for _, section := range named {
+		d.out.names[section] = map[string]int{}
 	}
 	if name != "" {
 		d.dir = filepath.Dir(name)
@@ -205,16 +209,17 @@ func (d *decoder) merge(n *yaml.Node, path string, depth int, taken map[string]b
 func (d *decoder) entry(k, v *yaml.Node, section string, depth int) {
 	path := join(section, k.Value)
 	pattern := patternOf(path)
+	isName := slices.Contains(named, section)
 	switch {
-	case strings.Contains(k.Value, ".") && section != "targets":
+	case strings.Contains(k.Value, ".") && !isName:
 		d.fail(k.Line, join(section, shortened(k.Value)), "is not a key; write what follows the dot indented below what precedes it")
-	case section == "targets":
-		if err := checkTargetName(k.Value); err != nil {
-			d.fail(k.Line, join("targets", shortened(k.Value)), err.Error())
+	case isName:
+		if err := checkName(section, k.Value); err != nil {
+			d.fail(k.Line, join(section, shortened(k.Value)), err.Error())
 			return
 		}
-		if _, ok := d.out.targets[k.Value]; !ok {
-			d.out.targets[k.Value] = k.Line
+		if _, ok := d.out.names[section][k.Value]; !ok {
+			d.out.names[section][k.Value] = k.Line
 		}
 		d.section(v, path, depth+1)
 	case schema.sections[pattern]:
@@ -236,6 +241,12 @@ func (d *decoder) leaf(k, n *yaml.Node, path string, depth int) {
 	info := schema.leaves[patternOf(path)]
 	v := value{from: origin{layer: layerFile, name: d.name, line: k.Line}, dir: d.dir}
 	switch {
+	case info.records && n.Kind == yaml.SequenceNode:
+		ok := true
+		if v.records, ok = d.records(n, path, depth); !ok {
+			return
+		}
+		v.isSeq, v.text = true, recordsText(v.records)
 	case n.Kind == yaml.ScalarNode:
 		text, ok := d.scalar(n, k.Line, path)
 		if !ok {

@@ -125,8 +125,9 @@ func readJSON(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 	return body, true
 }
 
-// parseSteering reads {"until": time, "note": text}, both optional; resuming
-// knows only the note. Nothing at all is {}.
+// parseSteering reads {"until": time, "note": text} of a hold, {"note": text,
+// "storm": "accept" or "recall"} of a resumption; all are optional, and nothing
+// at all is {}.
 func parseSteering(body []byte, hold bool, now time.Time) (Steering, error) {
 	s := Steering{Hold: hold}
 	if len(body) == 0 {
@@ -157,8 +158,12 @@ func parseSteering(body []byte, hold bool, now time.Time) (Steering, error) {
 				return s, errors.New("until is not in the future")
 			}
 			s.Until = until.UTC()
+		case m.Name == "storm" && !hold:
+			if err := json.Unmarshal(m.Value, &s.Storm); err != nil || s.Storm != "accept" && s.Storm != "recall" {
+				return s, errors.New("storm must be accept or recall")
+			}
 		default:
-			return s, errors.New("the body may have the members until (only for hold) and note")
+			return s, errors.New("the body may have the members note, until (only for hold) and storm (only for resume)")
 		}
 	}
 	return s, nil
@@ -242,6 +247,8 @@ func failed(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrUnknownTarget):
 		notFound(w)
+	case errors.Is(err, ErrConflict):
+		problem{Status: http.StatusConflict, Detail: err.Error()}.write(w)
 	case errors.Is(err, context.DeadlineExceeded):
 		problem{Status: http.StatusGatewayTimeout, Detail: "no answer in time: " + err.Error()}.write(w)
 	default:

@@ -36,6 +36,7 @@ func TestFailures(t *testing.T) {
 	}{
 		{errors.New("NATS is gone; check --server"), http.StatusServiceUnavailable, "NATS is gone; check --server"},
 		{fmt.Errorf("steer office: %w", ErrUnknownTarget), http.StatusNotFound, ""},
+		{fmt.Errorf("%w: office holds for an outage", ErrConflict), http.StatusConflict, "the target is not in that state: office holds for an outage"},
 		{fmt.Errorf("status: %w", context.DeadlineExceeded), http.StatusGatewayTimeout, "no answer in time: status: context deadline exceeded"},
 	} {
 		r := &recorder{err: tc.err}
@@ -142,6 +143,11 @@ func TestSteer(t *testing.T) {
 		{"hold", `{` + cet + `}`, Steering{Hold: true, Until: future}},
 		{"resume", ``, Steering{}},
 		{"resume", `{"note":"done ✓"}`, Steering{Note: "done ✓"}},
+		{"resume", `{"storm":"accept"}`, Steering{Storm: "accept"}},
+		{"resume", `{"storm":"recall","note":"n"}`, Steering{Storm: "recall", Note: "n"}},
+		{"resume", `{"storm":"ignore"}`, "accept or recall"},
+		{"resume", `{"storm":true}`, "accept or recall"},
+		{"hold", `{"storm":"accept"}`, "the body may have"},
 		{"hold", `{"note":"` + strings.Repeat("x", MaxNote) + `"}`, Steering{Hold: true, Note: strings.Repeat("x", MaxNote)}},
 		{"hold", `{"note":"` + strings.Repeat("x", MaxNote+1) + `"}`, "note may have"},
 		{"hold", `{"note":"a\u202eb"}`, "note may have"},

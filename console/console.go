@@ -24,6 +24,10 @@ import (
 // or not, for a target that does not exist. The caller gets a 404.
 var ErrUnknownTarget = errors.New("no such target")
 
+// ErrConflict is what a [Options.Steer] returns, wrapped in what to do, where
+// the target is not in the state that the order is for.
+var ErrConflict = errors.New("the target is not in that state")
+
 // Options is what the console shows and steers. The functions are called
 // concurrently, with a context that ends with the request or after
 // [CallTimeout]. A nil function takes its route away (404), except for Ready.
@@ -84,6 +88,7 @@ type Steering struct {
 	Hold  bool      // else resume
 	Until time.Time // the hold ends then, in the future; zero: when somebody resumes
 	Note  string    // for the other operators: printable, at most [MaxNote]
+	Storm string    // resume: accept or recall ends a storm in that way; "" only tries
 	By    string    // who wants it, as far as it is known: console from the caller's address
 }
 

@@ -131,10 +131,13 @@ type Update struct {
 	// is kept for people and decides nothing.
 	OccurredAt time.Time
 
-	MsgID       string // Nats-Msg-Id: a second update with it is a duplicate
-	Job         string // the bulk import it came with, or ""
-	Row         int64  // its row in that job, from 1
-	RedriveOf   string // the dead letter it repeats, or ""
+	MsgID     string // Nats-Msg-Id: a second update with it is a duplicate
+	Job       string // the bulk import it came with, or ""
+	Row       int64  // its row in that job, from 1
+	RedriveOf string // the dead letter it repeats, or ""
+	// Redrive says more about an update that repeats a dead letter; nil for
+	// any other.
+	Redrive     *Redrive
 	TraceParent string // W3C trace context, carried through
 
 	// Raw is the message's body as it arrived and Header its headers, kept
@@ -147,11 +150,22 @@ type Update struct {
 	Bad *BadUpdate
 }
 
-// Mark is the update's place in the order of its contact.
+// Place is where the update counts in the order of its contact: where it was
+// stored, or, where it repeats a dead letter and is not forced, where that
+// letter's update was.
+func (u *Update) Place() Place {
+	if r := u.Redrive; r != nil && !r.Force && !r.Order.IsZero() {
+		return r.Order
+	}
+	return Place{Class: u.Class, Seq: u.Seq, Stored: u.Stored}
+}
+
+// Mark is the update's place in the order of its contact, with its version.
 func (u *Update) Mark() Mark {
-	m := Mark{Class: u.Class, Seq: u.Seq}
-	if !u.Stored.IsZero() { // UnixNano of the zero time is undefined
-		m.Stored = u.Stored.UnixNano()
+	at := u.Place()
+	m := Mark{Class: at.Class, Seq: at.Seq}
+	if !at.Stored.IsZero() { // UnixNano of the zero time is undefined
+		m.Stored = at.Stored.UnixNano()
 	}
 	if u.Versioned {
 		m.Version, m.Versioned = u.Version, true

@@ -18,6 +18,12 @@ const (
 	HeaderJob         = "Crmsync-Job"
 	HeaderRow         = "Crmsync-Row"
 	HeaderRedriveOf   = "Crmsync-Redrive-Of"
+	HeaderRedriveRoot = "Crmsync-Redrive-Root"
+	HeaderRedriveBy   = "Crmsync-Redrive-By"
+	HeaderOperation   = "Crmsync-Redrive"
+	HeaderOrder       = "Crmsync-Order"
+	HeaderForce       = "Crmsync-Force"
+	HeaderEdited      = "Crmsync-Edited"
 	headerContentType = "Content-Type"
 )
 
@@ -51,6 +57,9 @@ func Decode(body []byte, header map[string][]string) *Update {
 			return u
 		}
 		u.Row = n
+	}
+	if u.Redrive, u.Bad = redriveOf(u.RedriveOf, header); u.Bad != nil {
+		return u
 	}
 	u.Bad = u.decode(body)
 	if u.Bad != nil {

@@ -10,6 +10,13 @@ type Delivery struct {
 	Update *Update
 }
 
+// Ref names one update of a target, pending or ended.
+type Ref struct {
+	ID    string `json:"contact"`
+	Class Class  `json:"class"`
+	Seq   uint64 `json:"seq"`
+}
+
 // Ended is one update with its ending.
 type Ended struct {
 	Update *Update

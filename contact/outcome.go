@@ -112,7 +112,8 @@ const (
 	Exhausted
 	// Protocol: the CRM's answer makes no sense.
 	Protocol
-	// StaleRedrive: a redriven letter with nothing left to write.
+	// StaleRedrive: a redriven letter with nothing left to write, or so old
+	// that what is newer than it is not known any more.
 	StaleRedrive
 	// Expired: it waited longer than its source allows.
 	Expired
@@ -174,11 +175,26 @@ type Attempt struct {
 	Detail  string    `json:"detail,omitempty"` // redacted, at most a line
 }
 
+// Resolution says how it was found out what became of a request whose answer
+// was lost.
+type Resolution string
+
+const (
+	// Unlost is the zero value: no answer was lost.
+	Unlost Resolution = ""
+	// ReadBack: the contact was read and holds what the request carried.
+	ReadBack Resolution = "read-back"
+	// FoundDone: the next attempt found that nothing was left to write.
+	FoundDone Resolution = "found-done"
+	// Repeated: it was sent again, since that does no harm.
+	Repeated Resolution = "repeated"
+)
+
 // Ending is how one update ended and on what evidence. It never holds a value
 // of the contact: field names only.
 type Ending struct {
 	Outcome  Outcome
-	Reason   Reason    // for Dead, else NoReason
+	Reason   Reason    // for Dead; StaleRedrive for a redrive that is Superseded; else NoReason
 	Call     string    // id of the call that decided; "" where none was made
 	Merged   int       // how many updates that call carried
 	Status   int       // HTTP status of its answer
@@ -186,6 +202,7 @@ type Ending struct {
 	Tries    []Attempt // the last of them, oldest first, at most 10
 	Field    string    // the offending field, where the CRM said which
 	Detail   string    // the CRM's words, redacted and cut, or our own
+	Resolved Resolution
 	Fields   []string  // paths it set; for a dead letter, the paths it wanted to set
 	Ended    time.Time
 }

@@ -55,6 +55,9 @@ type Options struct {
 	// or of this machine. A Base that is written as such an address needs no
 	// leave.
 	AllowPrivate bool
+	// Hints are the headers in which this CRM tells of its quota; nil means
+	// [DefaultHintRules].
+	Hints []HintRule
 	// Transport replaces the network, for tests.
 	Transport http.RoundTripper
 }
@@ -67,6 +70,7 @@ type Client struct {
 	base      url.URL
 	timeout   time.Duration
 	agent     string
+	hints     []HintRule
 	transport http.RoundTripper
 }
 
@@ -75,7 +79,7 @@ func NewClient(o Options) (*Client, error) {
 	if err := checkBase(o.Base); err != nil {
 		return nil, err
 	}
-	c := &Client{base: *o.Base, timeout: o.Timeout, agent: o.UserAgent}
+	c := &Client{base: *o.Base, timeout: o.Timeout, agent: o.UserAgent, hints: o.Hints}
 	c.base.Path = strings.TrimRight(c.base.Path, "/")
 	c.base.RawPath = ""
 	if c.timeout <= 0 {
@@ -199,6 +203,7 @@ type Request struct {
 	// plain (letters, digits, dot, dash, underscore): it is built of constants
 	// and of ids that passed [CheckID], nothing is escaped.
 	Path   string
+	Query  url.Values  // escaped here; nil for none
 	Header http.Header // beside User-Agent and Accept
 	Body   []byte
 	// Timeout, where not 0, replaces the client's if it is shorter.
@@ -245,11 +250,13 @@ func (c *Client) Do(ctx context.Context, m *Meter, r Request) (*Reply, *Fault) {
 	if r.Timeout > 0 {
 		timeout = min(timeout, r.Timeout)
 	}
+	began := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for {
 		reply, f := c.exchange(bounded, ctx, r)
 		if f == nil || !f.stale || bounded.Err() != nil {
+			m.hear(reply, began)
 			return reply, f
 		}
 		// An idle connection died before one byte of the request was on it:
@@ -273,13 +280,14 @@ func (c *Client) exchange(ctx, outer context.Context, r Request) (*Reply, *Fault
 	if len(body) > MaxBody {
 		reply.Body, reply.Cut = body[:MaxBody], true
 	}
-	reply.Hints = ReadHints(resp.Header, time.Now())
+	reply.Hints = ReadHints(resp.Header, c.hints, time.Now())
 	return reply, nil
 }
 
 func (c *Client) request(ctx context.Context, r Request) *http.Request {
 	u := c.base
 	u.Path += r.Path
+	u.RawQuery = r.Query.Encode()
 	req := (&http.Request{
 		Method: r.Method, URL: &u, Host: u.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

@@ -32,6 +32,9 @@ type Answer struct {
 	// (the read before a failing write): the target works, the failure is
 	// more likely this change's own.
 	Alive bool
+	// ReadBack says of a success that the write's own answer was lost, and that
+	// the contact was read and holds it.
+	ReadBack bool
 	// Field names the offending field, where the CRM says; else "".
 	Field string
 	// Detail is the CRM's words or ours: one line, redacted, at most 300
@@ -39,6 +42,9 @@ type Answer struct {
 	Detail string
 	// Requests is how many HTTP requests were made for it.
 	Requests int
+	// Hints are what the newest answer that spoke of the quota said; nil where
+	// none did.
+	Hints *Hints
 }
 
 // Spend waits until one more HTTP request may be sent and counts it. A client

@@ -2,6 +2,7 @@ package crm
 
 import (
 	"context"
+	"time"
 
 	"crmsync/contact"
 )
@@ -13,6 +14,7 @@ type Meter struct {
 	spend  Spend
 	n      int
 	lapsed bool
+	hints  *Hints
 }
 
 // NewMeter counts from nothing.
@@ -41,9 +43,26 @@ func (m *Meter) Lapse() { m.lapsed = true }
 // Requests is how many were paid for and made.
 func (m *Meter) Requests() int { return m.n }
 
+// Hints are those of the last answer that said something of the quota; nil
+// where none did.
+func (m *Meter) Hints() *Hints { return m.hints }
+
+// hear keeps what an answer says of the quota.
+func (m *Meter) hear(r *Reply, began time.Time) {
+	if r == nil {
+		return
+	}
+	r.Hints.Began = began
+	if len(r.Hints.Quotas) > 0 || r.Hints.RetryAfter > 0 {
+		h := r.Hints
+		m.hints = &h
+	}
+}
+
 // EachChange sends changes one after the other, for a CRM without batches, with
 // one meter over all of them: the first request of the first change is the one
-// that the lane has paid for. Each answer gets the requests that it took.
+// that the lane has paid for. Each answer gets the requests that it took and the
+// newest hints about the quota.
 func EachChange(spend Spend, changes []contact.Change, send func(*Meter, *contact.Change) Answer) []Answer {
 	m := NewMeter(spend)
 	answers := make([]Answer, len(changes))
@@ -51,6 +70,7 @@ func EachChange(spend Spend, changes []contact.Change, send func(*Meter, *contac
 		before := m.Requests()
 		answers[i] = send(m, &changes[i])
 		answers[i].Requests = m.Requests() - before
+		answers[i].Hints = m.Hints()
 	}
 	return answers
 }

@@ -69,7 +69,7 @@ func TestFallback(t *testing.T) {
 		{502, http.Header{"Retry-After": {"9"}}, Answer{Verdict: contact.VerdictTransient, Status: 502, Wait: 9 * time.Second, Incident: true}},
 		{302, nil, Answer{Verdict: contact.VerdictTransient, Status: 302, Incident: true, Detail: "redirect; check the url in the config"}},
 	} {
-		if got := Fallback(&Reply{Status: tt.status, Hints: ReadHints(tt.header, noon)}); got != tt.want {
+		if got := Fallback(&Reply{Status: tt.status, Hints: ReadHints(tt.header, nil, noon)}); got != tt.want {
 			t.Errorf("%d %v: %+v, want %+v", tt.status, tt.header, got, tt.want)
 		}
 	}

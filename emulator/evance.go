@@ -183,6 +183,8 @@ func (ev *evance) refuse(_ *call, why Kind) reply {
 		return unauthorized("The access token provided is invalid")
 	case TooMany:
 		return evanceError(http.StatusTooManyRequests, "parameters", problem{"rate", "Too many requests"})
+	case Refusing:
+		return evanceError(http.StatusBadRequest, "data", problem{"email", "The e-mail address is not valid"})
 	}
 	return evanceError(http.StatusForbidden, "parameters", problem{"scope", "The request requires higher privileges than provided by the access token"})
 }

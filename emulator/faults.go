@@ -31,6 +31,12 @@ const (
 	// ModuleOff answers as a Perfex whose API module is switched off; an
 	// Evance answers 403.
 	ModuleOff Kind = "module-off"
+	// NoContacts answers as a CRM that holds no contact at all: the address of
+	// another installation, or a database restored empty.
+	NoContacts Kind = "no-contacts"
+	// Refusing refuses every write for good, as for a value that breaks a
+	// rule; it reads as ever.
+	Refusing Kind = "refusing"
 	// Garbage answers Status (default 200) with the nonsense Body names.
 	Garbage Kind = "garbage"
 	// SlowBody applies and sends the answer one byte per Interval.
@@ -57,7 +63,7 @@ const (
 )
 
 var kinds = []Kind{
-	Latency, ServerError, TooMany, LostAnswer, ResetBefore, DeadToken, Forbidden, ModuleOff, Garbage, SlowBody,
+	Latency, ServerError, TooMany, LostAnswer, ResetBefore, DeadToken, Forbidden, ModuleOff, NoContacts, Refusing, Garbage, SlowBody,
 	HugeBody, GzipBomb, CutBody, Outage, Redirect, PoisonContact, LateApply, Lie,
 }
 
@@ -179,8 +185,11 @@ func (f Fault) matches(cl *call, age time.Duration) bool {
 	if f.Operation != "" && f.Operation != cl.op {
 		return false
 	}
-	if f.Kind == DeadToken && cl.op == OpToken {
+	switch {
+	case f.Kind == DeadToken && cl.op == OpToken:
 		return false // the dead token is the one the token endpoint gave out
+	case f.Kind == Refusing && cl.op != OpUpdate && cl.op != OpBatch:
+		return false
 	}
 	return f.Contact == "" || slices.Contains(cl.contacts, f.Contact)
 }

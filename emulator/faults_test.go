@@ -67,6 +67,9 @@ func TestFaults(t *testing.T) {
 		{"dead token", Fault{Kind: DeadToken}, noErr, 404, false, hasText("Token is not found")},
 		{"forbidden", Fault{Kind: Forbidden}, noErr, 403, false, hasText("necessay")},
 		{"module off", Fault{Kind: ModuleOff}, noErr, 401, false, hasText("API Module is not active")},
+		{"no contacts", Fault{Kind: NoContacts}, noErr, 409, false, hasText("Doesn't Not Exist")},
+		{"refusing", Fault{Kind: Refusing}, noErr, 409, false, hasText("valid email")},
+		{"refusing reads nothing", Fault{Kind: Refusing, Operation: OpRead}, noErr, 200, true, nil},
 		{"noise", Fault{Kind: Garbage}, noErr, 200, false, hasText("garbage")},
 		{"login page", Fault{Kind: Garbage, Body: LoginPage}, noErr, 200, false, isHTML},
 		{"truncated JSON", Fault{Kind: Garbage, Body: Truncated}, noErr, 200, false, hasText(`"mess`)},
@@ -104,7 +107,7 @@ func TestFaults(t *testing.T) {
 					t.Errorf("answered %d, want %d", a.status, tt.status)
 				}
 				stored := contact(t, c, "6")["title"] == "#1#"
-				hit := map[bool]string{true: string(tt.fault.Kind)}[tt.name != "poison of another" && tt.name != "another operation" && tt.name != "not yet"]
+				hit := map[bool]string{true: string(tt.fault.Kind)}[tt.name != "poison of another" && tt.name != "another operation" && tt.name != "not yet" && tt.name != "refusing reads nothing"]
 				if e.Status != tt.status || e.Applied != tt.applied || stored != tt.applied || e.Fault != hit || e.Answered.IsZero() {
 					t.Errorf("stored %v, ledger %+v", stored, e)
 				}

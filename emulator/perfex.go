@@ -236,6 +236,8 @@ func (p *perfex) refuse(cl *call, why Kind) reply {
 		return forbidden()
 	case ModuleOff:
 		return jsonReply(http.StatusUnauthorized, m{"status": false, "message": "API Module is not active"})
+	case Refusing:
+		return p.invalid("email", "The Email field must contain a valid email address.")
 	}
 	return tooMany()
 }

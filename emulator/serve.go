@@ -104,7 +104,7 @@ func (c *CRM) answer(cl *call, hit Fault) *reply {
 			status = http.StatusFound
 		}
 		rep = reply{status: status, header: http.Header{"Location": {hit.URL}}}
-	case TooMany, DeadToken, Forbidden, ModuleOff:
+	case TooMany, DeadToken, Forbidden, ModuleOff, Refusing:
 		c.mu.Lock()
 		rep = c.api.refuse(cl, hit.Kind)
 		c.mu.Unlock()
@@ -130,7 +130,11 @@ func (c *CRM) work(cl *call, hit Fault) reply {
 	if len(cl.body) > maxBody {
 		return errorPage(http.StatusRequestEntityTooLarge)
 	}
-	rep := c.api.handle(cl, &tx{store: c.store, discard: hit.Kind == Lie})
+	held := c.store
+	if hit.Kind == NoContacts {
+		held = newStore(c.store.schema, 0)
+	}
+	rep := c.api.handle(cl, &tx{store: held, discard: hit.Kind == Lie})
 	c.noteLocked(cl.entry, rep.parts)
 	for _, m := range rep.mails {
 		m.Sent, m.Entry = cl.now, cl.entry.N

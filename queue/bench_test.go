@@ -56,7 +56,7 @@ func BenchmarkDrain(b *testing.B) {
 		}
 		ctx, stop := context.WithCancel(b.Context())
 		b.StartTimer()
-		err := q.Own(ctx, []string{"office"}, func(ctx context.Context, s *Source) {
+		err := q.Own(ctx, plain("office"), func(ctx context.Context, s *Source) {
 			drain(b, s, load)
 			stop()
 		})

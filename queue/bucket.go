@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,6 +22,7 @@ type entry struct {
 	key   string
 	value []byte
 	rev   uint64
+	time  time.Time
 	gone  bool // deleted
 }
 
@@ -37,15 +39,31 @@ func (b bucket) subject(key string) string { return "$KV." + b.name + "." + key 
 // put stores a value under the condition that the key's revision is expect; 0:
 // the key does not exist. It returns the new revision.
 func (b bucket) put(ctx context.Context, key string, value []byte, expect int64) (uint64, error) {
-	return b.write(ctx, key, value, "", expect)
+	return b.write(ctx, key, value, "", expect, 0)
 }
 
 func (b bucket) delete(ctx context.Context, key string) error {
-	_, err := b.write(ctx, key, nil, kvDeleteMark, anyRevision)
+	_, err := b.write(ctx, key, nil, kvDeleteMark, anyRevision, 0)
 	return err
 }
 
-func (b bucket) write(ctx context.Context, key string, value []byte, op string, expect int64) (uint64, error) {
+// create stores a value under a key that does not exist; errWrongLast where it
+// does.
+func (b bucket) create(ctx context.Context, key string, value []byte) (uint64, error) {
+	rev, err := b.put(ctx, key, value, 0)
+	if apiErrorOf(err).ErrCode != errWrongLast {
+		return rev, err
+	}
+	e, again := b.get(ctx, key)
+	if again != nil || !e.gone || e.rev == 0 {
+		return 0, err
+	}
+	return b.put(ctx, key, value, int64(e.rev)) // over the mark of a deletion
+}
+
+// write stores a value, or the mark of a deletion, that ttl later is gone; 0:
+// never.
+func (b bucket) write(ctx context.Context, key string, value []byte, op string, expect int64, ttl time.Duration) (uint64, error) {
 	subject := b.subject(key)
 	if b.q.api != jetstream.DefaultAPIPrefix {
 		subject = b.q.api + subject // as every client reaches a bucket of another domain
@@ -54,6 +72,9 @@ func (b bucket) write(ctx context.Context, key string, value []byte, op string, 
 	m.Data = value
 	if op != "" {
 		m.Header.Set(kvOperation, op)
+	}
+	if ttl > 0 {
+		m.Header.Set(headerTTL, ttl.String())
 	}
 	if expect != anyRevision {
 		m.Header.Set(headerLast, strconv.FormatInt(expect, 10))
@@ -74,7 +95,7 @@ func (b bucket) get(ctx context.Context, key string) (entry, error) {
 		return entry{key: key, gone: true}, nil
 	}
 	op := m.Header.Get(kvOperation)
-	return entry{key: key, value: m.Data, rev: m.Seq, gone: op != ""}, nil
+	return entry{key: key, value: m.Data, rev: m.Seq, time: m.Time, gone: op != ""}, nil
 }
 
 // each calls f for every key that matches (">" for all), once.
@@ -90,7 +111,7 @@ func (b bucket) each(ctx context.Context, match string, f func(entry) error) err
 
 func (b bucket) entry(m inMsg) entry {
 	return entry{
-		key: strings.TrimPrefix(m.subject, b.subject("")), value: m.data, rev: m.seq,
+		key: strings.TrimPrefix(m.subject, b.subject("")), value: m.data, rev: m.seq, time: m.time,
 		gone: m.header.Get(kvOperation) != "",
 	}
 }

@@ -19,7 +19,7 @@ func (o *ownership) hold(target string, h *holding, cur claim) {
 		poke(o.kick)
 	}()
 	log := o.q.log.With().Str("target", target).Logger()
-	rev, err := o.claim(target, h.sess, cur)
+	rev, err := o.claim(ownKey+target, h.sess, cur)
 	if err != nil || rev == 0 {
 		if err != nil && h.sess.ctx.Err() == nil {
 			log.Debug().Err(err).Msg("claim failed")
@@ -32,7 +32,7 @@ func (o *ownership) hold(target string, h *holding, cur claim) {
 		if h.sess.ctx.Err() == nil {
 			log.Error().Err(err).Msg("target cannot be opened")
 		}
-		o.letGo(target, h.sess, rev)
+		o.letGo(ownKey+target, h.sess, rev)
 		o.later(target)
 		return
 	}
@@ -50,7 +50,7 @@ func (o *ownership) hold(target string, h *holding, cur claim) {
 	defer cancel()
 	s.close(closing)
 	if h.sess.ctx.Err() == nil && !s.abandoned.Load() {
-		o.letGo(target, h.sess, rev)
+		o.letGo(ownKey+target, h.sess, rev)
 	}
 	if !wanted {
 		o.later(target)
@@ -66,7 +66,7 @@ func (o *ownership) later(target string) {
 
 // claim writes our session as the owner, by compare-and-set; 0 where another was
 // faster or the present owner lives.
-func (o *ownership) claim(target string, sess *session, cur claim) (uint64, error) {
+func (o *ownership) claim(key string, sess *session, cur claim) (uint64, error) {
 	if cur.Session != "" && cur.Session != sess.id {
 		// That we have not heard of the session proves nothing.
 		e, err := o.q.sessions.get(sess.ctx, cur.Session)
@@ -74,7 +74,6 @@ func (o *ownership) claim(target string, sess *session, cur claim) (uint64, erro
 			return 0, err
 		}
 	}
-	key := "own." + target
 	rev, err := o.q.owners.put(sess.ctx, key, ownerValue(sess.id), int64(cur.rev))
 	switch {
 	case err == nil:
@@ -101,13 +100,13 @@ func ownerValue(session string) []byte {
 	return b
 }
 
-// letGo frees the target for others. Where it fails, they wait for the session's
-// end or for our next claim.
-func (o *ownership) letGo(target string, sess *session, rev uint64) {
+// letGo frees what the key stands for. Where it fails, the others wait for the
+// session's end or for our next claim.
+func (o *ownership) letGo(key string, sess *session, rev uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), min(sess.lease, o.q.timeout))
 	defer cancel()
 	for n := 0; n < 3; n++ {
-		_, err := o.q.owners.put(ctx, "own."+target, ownerValue(""), int64(rev))
+		_, err := o.q.owners.put(ctx, key, ownerValue(""), int64(rev))
 		if err == nil || apiErrorOf(err).ErrCode == errWrongLast || !sleep(ctx, pause(n)) {
 			return
 		}

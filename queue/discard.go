@@ -2,54 +2,125 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nuid"
+
 	"crmsync/contact"
 )
 
-// Discard gives a dead letter up, because it was sent again or is not wanted any
-// more: a record with the outcome discarded takes its place, which names the same
-// updates and holds no original. detail says why and by whom. The error wraps
-// [ErrNotFound] where the letter is gone already. It may be called while the
-// target's owner is at work.
-func (q *Queue) Discard(ctx context.Context, id uint64, detail string) error {
-	letter, err := q.Record(ctx, id)
+// Discard gives a dead letter up: a record with the outcome discarded takes its
+// place for as long as records live, which names the same updates and holds no
+// original. reason says why. The error wraps [ErrNotFound] where there is no such
+// letter, [ErrInHand] where somebody sends or discards it. It may be called while
+// the target's owner is at work. The audit trail is the caller's: one entry for
+// all that are discarded together, before the first.
+func (q *Queue) Discard(ctx context.Context, id uint64, who Actor, reason string) error {
+	letter, err := q.deadLetter(ctx, id)
 	if err != nil {
 		return err
 	}
-	if letter.Outcome != contact.Dead {
-		return fmt.Errorf("queue: record %d: %w: it is %s, not a dead letter", id, ErrNotFound, letter.Outcome)
+	c := &Claim{Letter: id, Target: letter.Target, Contact: letter.Contact, By: who.By, MsgID: "discard-" + nuid.Next(), Discard: reason}
+	if c.Discard == "" {
+		c.Discard = "no reason was given"
+	}
+	if err := q.take(ctx, c); err != nil {
+		return err
+	}
+	err = q.discardClaimed(ctx, c)
+	if errors.Is(err, ErrNotFound) {
+		return errors.Join(err, q.drop(ctx, c)) // whoever had it before us finished between our reading and our claim
+	}
+	return err
+}
+
+// discardClaimed discards a letter that a claim holds for that.
+func (q *Queue) discardClaimed(ctx context.Context, c *Claim) error {
+	k := contact.Key{Target: c.Target, ID: c.Contact}
+	detail := c.Discard
+	if c.By != "" {
+		detail = "by " + c.By + ": " + c.Discard
+	}
+	if err := q.discard(ctx, c.Letter, detail, false); err != nil {
+		return err
+	}
+	if err := q.dropEdit(ctx, k, c.Letter); err != nil {
+		return err
+	}
+	return q.drop(ctx, c)
+}
+
+// discard replaces a letter by a discarded record, once: it may be repeated
+// after it was cut short. Only who holds the letter's claim may call it.
+func (q *Queue) discard(ctx context.Context, id uint64, detail string, keepOriginal bool) error {
+	letter, err := q.deadLetter(ctx, id)
+	if err != nil {
+		return err
 	}
 	k := contact.Key{Target: letter.Target, ID: letter.Contact}
 	r := letter
-	r.Outcome, r.Detail, r.Ended = contact.Discarded, detail, time.Now().UTC()
-	r.Original, r.OriginalHeader, r.Seq, r.Time = nil, nil, 0, time.Time{}
+	r.Outcome, r.Detail, r.Ended, r.Letter = contact.Discarded, detail, time.Now().UTC(), id
+	r.Seq, r.Time = 0, time.Time{}
+	if !keepOriginal {
+		r.Original, r.OriginalHeader = nil, nil
+	}
 	for n := 0; ; n++ {
-		rev, st, err := q.lastRecord(ctx, k)
-		if err != nil {
-			return fmt.Errorf("queue: discard record %d: %w", id, err)
-		}
-		r.Covers, r.Fence, r.Owner = st.covers, st.fence, st.owner // the contact stands where it stood
-		m, err := encodeRecord(&r)
-		if err != nil {
-			return fmt.Errorf("queue: %w", err)
-		}
-		m.Header.Set(headerLast, strconv.FormatUint(rev, 10))
-		m.Header.Set(headerLastOf, contactFilter(k))
-		_, err = q.publish(ctx, m)
+		err := q.discardOnce(ctx, k, &r)
 		if err == nil {
 			break
 		}
 		if apiErrorOf(err).ErrCode != errWrongLast || !sleep(ctx, pause(n)) {
-			return fmt.Errorf("queue: discard record %d: %w", id, err)
+			return fmt.Errorf("queue: discard letter %d: %w", id, err)
 		}
 	}
-	if err := q.ask(ctx, "STREAM.MSG.DELETE."+outcomeStream, eraseRequest{Seq: id}, nil); err != nil {
-		return fmt.Errorf("queue: discard record %d: %w; try again", id, err)
+	if err := q.erase(ctx, outcomeStream, id); err != nil {
+		return fmt.Errorf("queue: discard letter %d: %w; try again", id, err)
 	}
 	return nil
+}
+
+// discardOnce stores the record unless it is there.
+func (q *Queue) discardOnce(ctx context.Context, k contact.Key, r *Record) error {
+	rev, st, err := q.lastRecord(ctx, k)
+	if err != nil {
+		return err
+	}
+	there := false
+	id := strconv.FormatUint(r.Letter, 10)
+	err = q.scan(ctx, outcomeStream, outcomeSubject(k, contact.Discarded, r.Job), r.Letter, func(m *stored) error {
+		if there = m.Header.Get(headerLetter) == id; there {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil || there {
+		return err
+	}
+	r.Covers, r.Fence, r.Owner = st.covers, st.fence, st.owner // the contact stands where it stood
+	m, err := encodeRecord(r)
+	if err != nil {
+		return err
+	}
+	m.Header.Set(headerLast, strconv.FormatUint(rev, 10))
+	m.Header.Set(headerLastOf, contactFilter(k))
+	_, err = q.publish(ctx, m)
+	return err
+}
+
+// erase removes one message and overwrites its bytes; it is no error where it is
+// gone.
+func (q *Queue) erase(ctx context.Context, stream string, seq uint64) error {
+	err := q.ask(ctx, "STREAM.MSG.DELETE."+stream, eraseRequest{Seq: seq}, nil)
+	if e := apiErrorOf(err); e.ErrCode == errEraseFailed || e.ErrCode == errNoMessage {
+		m, again := q.get(ctx, stream, getRequest{Seq: seq})
+		if again == nil && m == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 type eraseRequest struct {

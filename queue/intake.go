@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -37,6 +38,9 @@ func (s *Source) take(r *reading, m inMsg) error {
 		}
 	}
 	u := decode(m)
+	if s.forgotten(u) {
+		return s.passOver(r, m.seq)
+	}
 	s.mu.Lock()
 	if m.seq > r.read+1 {
 		s.finishRangeLocked(r, r.read+1, m.seq-1)
@@ -57,6 +61,20 @@ func (s *Source) take(r *reading, m inMsg) error {
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}
+}
+
+// passOver erases an update of a forgotten contact, such as a redrive whose
+// sender had the letter in hand, and counts it as ended. It gets no record: there
+// shall be none, and the receipt stands for it.
+func (s *Source) passOver(r *reading, seq uint64) error {
+	if err := s.q.erase(s.ctx, r.stream, seq); err != nil {
+		return fmt.Errorf("%w: %w", errBroken, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finishRangeLocked(r, r.read+1, seq)
+	r.read = seq
+	return nil
 }
 
 // awaitSpan waits while seq lies too far beyond the first unfinished update.
@@ -99,10 +117,38 @@ func decode(m inMsg) *contact.Update {
 	k, class, err := contact.ParseSubject(m.subject)
 	u := contact.Decode(m.data, m.header)
 	u.Contact, u.Class, u.Seq, u.Stored = k, class, m.seq, m.time
-	if err != nil {
+	switch {
+	case err != nil:
 		u.Bad = &contact.BadUpdate{Reason: contact.Malformed, Field: "subject", Detail: err.Error()}
+	case u.Bad == nil:
+		u.Bad = misplaced(u)
+	}
+	if u.Bad != nil {
 		u.Fields, u.Version, u.Versioned = nil, 0, false
 	}
 	lean(u)
 	return u
+}
+
+// clockStep is how far the broker's clock may have been put back.
+const clockStep = time.Minute
+
+// misplaced refuses a place of an original that cannot be one: it would stand
+// before everything that comes. A place so old that the records of what is newer
+// may have expired proves nothing either.
+func misplaced(u *contact.Update) *contact.BadUpdate {
+	r := u.Redrive
+	if r == nil || r.Order.IsZero() || r.Force {
+		return nil
+	}
+	if r.Order.Stored.After(u.Stored.Add(clockStep)) || r.Order.Class == u.Class && r.Order.Seq >= u.Seq {
+		return &contact.BadUpdate{Reason: contact.Malformed, Detail: "header " + contact.HeaderOrder + " names a place behind the update's own"}
+	}
+	if time.Since(r.Order.Stored) > recordTTL {
+		return &contact.BadUpdate{
+			Reason: contact.StaleRedrive,
+			Detail: "the original is older than the records of what followed it; send it with force if it shall count as new",
+		}
+	}
+	return nil
 }

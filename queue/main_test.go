@@ -138,6 +138,15 @@ func publish(t testing.TB, q *Queue, us ...*contact.Update) {
 	}
 }
 
+// plain is targets without groups.
+func plain(targets ...string) OwnOptions {
+	var o OwnOptions
+	for _, t := range targets {
+		o.Targets = append(o.Targets, Target{Name: t})
+	}
+	return o
+}
+
 // lanes runs Own and hands its sources to the test.
 type lanes struct {
 	sources chan *Source
@@ -153,7 +162,7 @@ func own(t testing.TB, q *Queue, targets ...string) *lanes {
 	l := &lanes{sources: make(chan *Source, 100), stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		l.err = q.Own(ctx, targets, func(ctx context.Context, s *Source) {
+		l.err = q.Own(ctx, plain(targets...), func(ctx context.Context, s *Source) {
 			l.sources <- s
 			<-ctx.Done()
 		})

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +17,23 @@ const (
 	afterFailed = 500 * time.Millisecond // before a target whose lane ended by itself is taken again
 )
 
+// Target is a target that a process takes part in owning.
+type Target struct {
+	Name string
+	// Group names targets that only one process at a time may run the lanes
+	// of, since they spend one budget; "" is none. It is written as a
+	// target's name is.
+	Group string
+}
+
+// OwnOptions say what a process takes part in owning.
+type OwnOptions struct {
+	Targets []Target // of one name the first counts
+}
+
 // Own takes part in the distribution of targets among all processes that do, and
-// calls lane for each that becomes ours, in a goroutine of its own. The lane's
+// calls lane for each that becomes ours, in a goroutine of its own. Lanes of one
+// group run in one process at a time: the one that owns the group. The lane's
 // context ends when the target is to be released, because another process shall
 // have it or because ctx ended, or when it was lost; [context.Cause] then wraps
 // ErrLost. In the first case the lane should finish the calls that are under way
@@ -30,21 +43,19 @@ const (
 // A session that was lost is replaced by a new one and the targets are taken
 // again, so Own returns only when ctx ended and all lanes have returned, with
 // nil, or at once with an error where it cannot begin. It may run once at a time.
-func (q *Queue) Own(ctx context.Context, targets []string, lane func(ctx context.Context, s *Source)) error {
-	targets = slices.Clone(targets)
-	slices.Sort(targets)
-	targets = slices.Compact(targets)
+func (q *Queue) Own(ctx context.Context, opt OwnOptions, lane func(ctx context.Context, s *Source)) error {
+	targets, groups, err := opt.check()
+	if err != nil {
+		return err
+	}
 	for _, t := range targets {
-		if err := contact.CheckTarget(t); err != nil {
-			return fmt.Errorf("queue: %w", err)
-		}
 		for c := range contact.Class(contact.Classes) {
 			if _, err := q.info(ctx, streamName(t, c)); err != nil {
 				return err
 			}
 		}
 	}
-	for _, err := range []error{q.sessions.setUp(ctx), q.owners.setUp(ctx)} {
+	for _, err := range []error{q.sessions.setUp(ctx), q.owners.setUp(ctx), q.letters.setUp(ctx)} {
 		if err != nil {
 			return err
 		}
@@ -71,8 +82,10 @@ func (q *Queue) Own(ctx context.Context, targets []string, lane func(ctx context
 		}
 	})
 	o := &ownership{
-		q: q, targets: targets, lane: lane, kick: make(chan struct{}, 1), slots: make(chan struct{}, claimers),
-		live: map[string]*peer{}, owners: map[string]claim{}, held: map[string]*holding{}, notBefore: map[string]time.Time{},
+		q: q, targets: targets, groups: groups, groupOf: groupOf(groups), lane: lane,
+		kick: make(chan struct{}, 1), slots: make(chan struct{}, claimers),
+		live: map[string]*peer{}, owners: map[string]claim{}, held: map[string]*holding{}, heldGroups: map[string]*groupHolding{},
+		notBefore: map[string]time.Time{},
 	}
 	return o.run(ctx)
 }
@@ -80,7 +93,9 @@ func (q *Queue) Own(ctx context.Context, targets []string, lane func(ctx context
 // ownership is one call of Own.
 type ownership struct {
 	q       *Queue
-	targets []string
+	targets []string            // sorted
+	groups  map[string][]string // members of each group, sorted
+	groupOf map[string]string   // by target
 	lane    func(context.Context, *Source)
 	kick    chan struct{} // there is something to decide
 	slots   chan struct{} // held by claims that are under way
@@ -88,8 +103,9 @@ type ownership struct {
 
 	mu                         sync.Mutex
 	live                       map[string]*peer    // by session
-	owners                     map[string]claim    // by target
+	owners                     map[string]claim    // by key
 	held                       map[string]*holding // by target, from the claim to the release
+	heldGroups                 map[string]*groupHolding
 	notBefore                  map[string]time.Time
 	sessionsKnown, ownersKnown bool
 
@@ -99,11 +115,18 @@ type ownership struct {
 type peer struct {
 	Session
 	serves  map[string]bool
-	seen    time.Time // last renewal
+	shares  map[string]int // members that it knows of each group
+	seen    time.Time      // last renewal
 	checked time.Time
 }
 
-// claim is the value of own.<target>.
+// Keys of the bucket of owners.
+const (
+	ownKey   = "own."   // + target
+	groupKey = "group." // + group
+)
+
+// claim is the value of such a key.
 type claim struct {
 	Session string `json:"session"` // "" once released
 	rev     uint64
@@ -119,10 +142,12 @@ func (o *ownership) run(ctx context.Context) error {
 	watching, stop := context.WithCancel(o.q.life)
 	defer o.wg.Wait()
 	defer stop()
+	o.wg.Go(func() { _ = o.q.letters.watch(watching, opKey+">", nil, o.q.sawOperation) })
+	o.wg.Go(func() { _ = o.q.letters.watch(watching, forgetKey+">", nil, o.q.sawForgotten) })
 	o.wg.Go(func() { _ = o.q.sessions.watch(watching, ">", func() { o.known(&o.sessionsKnown) }, o.sawSession) })
-	o.wg.Go(func() { _ = o.q.owners.watch(watching, "own.>", func() { o.known(&o.ownersKnown) }, o.sawOwner) })
+	o.wg.Go(func() { _ = o.q.owners.watch(watching, ">", func() { o.known(&o.ownersKnown) }, o.sawOwner) })
 	for n := 0; ctx.Err() == nil && o.q.life.Err() == nil; n++ {
-		sess, err := o.q.openSession(ctx, o.targets)
+		sess, err := o.q.openSession(ctx, o.targets, o.groupOf)
 		if err != nil {
 			if n == 0 && errors.Is(err, ErrNotSetUp) {
 				return err
@@ -133,7 +158,9 @@ func (o *ownership) run(ctx context.Context) error {
 		}
 		n = 0
 		o.tell("", nil)
+		o.q.become(sess.id)
 		o.serve(ctx, sess)
+		o.q.become("")
 		sess.close()
 		o.mu.Lock()
 		delete(o.live, sess.id)
@@ -143,6 +170,13 @@ func (o *ownership) run(ctx context.Context) error {
 		<-o.kick
 	}
 	return nil
+}
+
+// become notes our session.
+func (q *Queue) become(session string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.session = session
 }
 
 func (o *ownership) tell(msg string, err error) {
@@ -166,7 +200,7 @@ func (o *ownership) serve(ctx context.Context, sess *session) {
 	done := ctx.Done()
 	for {
 		o.balance(ctx, sess)
-		if ctx.Err() != nil && o.idle() {
+		if ctx.Err() != nil && o.idle() && !o.holdsGroup(sess) {
 			return
 		}
 		select {
@@ -210,13 +244,16 @@ func (o *ownership) sawSession(e entry) {
 	for _, t := range p.Targets {
 		p.serves[t] = true
 	}
+	p.shares = map[string]int{}
+	for _, g := range p.Groups {
+		p.shares[g]++
+	}
 	o.live[e.key] = p
 }
 
 func (o *ownership) sawOwner(e entry) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	target := e.key[len("own."):]
 	c := claim{rev: e.rev}
 	if !e.gone {
 		if err := json.Unmarshal(e.value, &c); err != nil {
@@ -224,9 +261,9 @@ func (o *ownership) sawOwner(e entry) {
 		}
 	}
 	if e.gone && e.rev == 0 {
-		delete(o.owners, target)
+		delete(o.owners, e.key)
 	} else {
-		o.owners[target] = c
+		o.owners[e.key] = c
 	}
 	poke(o.kick)
 }
@@ -241,19 +278,23 @@ func (o *ownership) balance(ctx context.Context, sess *session) {
 	}
 	now := time.Now()
 	o.suspect(now, sess)
+	leaving := ctx.Err() != nil
+	for g := range o.groups {
+		o.balanceGroup(g, sess, leaving, now)
+	}
 	for _, t := range o.targets {
-		want := o.rightful(t, sess, ctx.Err() != nil)
+		want := o.rightful(t, sess, leaving)
 		if h := o.held[t]; h != nil {
-			if h.sess == sess && h.release != nil && want != sess.id && (want != "" || ctx.Err() != nil) {
+			if h.sess == sess && h.release != nil && want != sess.id && (want != "" || leaving) {
 				h.release()
 			}
 			continue
 		}
-		if want != sess.id || now.Before(o.notBefore[t]) {
+		if want != sess.id || now.Before(o.notBefore[t]) || !o.mayRun(t, sess) {
 			continue
 		}
-		cur := o.owners[t]
-		if cur.Session != "" && cur.Session != sess.id && o.live[cur.Session] != nil {
+		cur := o.owners[ownKey+t]
+		if o.livesElsewhere(cur, sess) {
 			continue
 		}
 		select {
@@ -267,19 +308,44 @@ func (o *ownership) balance(ctx context.Context, sess *session) {
 	}
 }
 
-// rightful is the session that should own a target, by rendezvous hashing: "" where
-// none takes part.
+// livesElsewhere says whether another session that we know to live has made the
+// claim.
+func (o *ownership) livesElsewhere(c claim, sess *session) bool {
+	return c.Session != "" && c.Session != sess.id && o.live[c.Session] != nil
+}
+
+// rightful is the session that should own a target: that of its group where it
+// has one, else by rendezvous hashing among those who serve it. "" where none
+// takes part.
 func (o *ownership) rightful(target string, sess *session, leaving bool) string {
-	best, bestScore := "", uint64(0)
+	if g := o.groupOf[target]; g != "" {
+		return o.rightfulGroup(g, sess, leaving)
+	}
+	return o.elect(target, sess, leaving, 1, func(p *peer) int {
+		if p.serves[target] {
+			return 1
+		}
+		return 0
+	})
+}
+
+// elect chooses by rendezvous hashing among the sessions that take the greatest
+// part; mine is our own.
+func (o *ownership) elect(name string, sess *session, leaving bool, mine int, part func(*peer) int) string {
+	best, bestPart, bestScore := "", 0, uint64(0)
 	if !leaving {
-		best, bestScore = sess.id, score(sess.id, target)
+		best, bestPart, bestScore = sess.id, mine, score(sess.id, name)
 	}
 	for id, p := range o.live {
-		if id == sess.id || p.Leaving || !p.serves[target] {
+		if id == sess.id || p.Leaving {
 			continue
 		}
-		if s := score(id, target); best == "" || s > bestScore || s == bestScore && id > best {
-			best, bestScore = id, s
+		n := part(p)
+		if n == 0 || n < bestPart {
+			continue
+		}
+		if s := score(id, name); n > bestPart || s > bestScore || s == bestScore && id > best {
+			best, bestPart, bestScore = id, n, s
 		}
 	}
 	return best
@@ -332,10 +398,10 @@ func (q *Queue) ownerOf(ctx context.Context) (map[string]string, error) {
 		live[s.ID] = true
 	}
 	out := map[string]string{}
-	err = q.owners.each(ctx, "own.>", func(e entry) error {
+	err = q.owners.each(ctx, ownKey+">", func(e entry) error {
 		var c claim
 		if json.Unmarshal(e.value, &c) == nil && live[c.Session] {
-			out[e.key[len("own."):]] = c.Session
+			out[e.key[len(ownKey):]] = c.Session
 		}
 		return nil
 	})

@@ -22,7 +22,7 @@ func (h *holders) run(q *Queue, name string, targets ...string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- q.Own(ctx, targets, func(ctx context.Context, s *Source) {
+		done <- q.Own(ctx, plain(targets...), func(ctx context.Context, s *Source) {
 			h.mu.Lock()
 			if other := h.of[s.Target()]; other != "" {
 				h.t.Errorf("%s takes %s while %s has it", name, s.Target(), other)
@@ -119,7 +119,7 @@ func TestLeavingIsNotHeldUp(t *testing.T) {
 		slow, began := make(chan struct{}), make(chan struct{}, 4)
 		left := make(chan error, 1)
 		go func() {
-			left <- a.Own(ctx, []string{"a", "b", "c", "d"}, func(ctx context.Context, s *Source) {
+			left <- a.Own(ctx, plain("a", "b", "c", "d"), func(ctx context.Context, s *Source) {
 				began <- struct{}{}
 				<-ctx.Done()
 				if s.Target() == "a" {
@@ -282,7 +282,7 @@ func TestLaneThatReturns(t *testing.T) {
 	began := make(chan struct{}, 10)
 	done := make(chan error, 1)
 	go func() {
-		done <- q.Own(ctx, []string{"office"}, func(context.Context, *Source) { began <- struct{}{} })
+		done <- q.Own(ctx, plain("office"), func(context.Context, *Source) { began <- struct{}{} })
 	}()
 	for range 2 {
 		select {
@@ -291,7 +291,7 @@ func TestLaneThatReturns(t *testing.T) {
 			t.Fatal("the lane was not called")
 		}
 	}
-	if err := q.Own(ctx, []string{"office"}, nil); err == nil {
+	if err := q.Own(ctx, plain("office"), nil); err == nil {
 		t.Error("owned twice at a time")
 	}
 	cancel()
@@ -341,7 +341,7 @@ func TestCloseEndsOwn(t *testing.T) {
 	lane, done := make(chan error, 1), make(chan error, 1)
 	started := make(chan struct{})
 	go func() {
-		done <- p.Own(ctx, []string{"office"}, func(_ context.Context, s *Source) {
+		done <- p.Own(ctx, plain("office"), func(_ context.Context, s *Source) {
 			close(started)
 			for err := error(nil); ; {
 				if _, err = s.Next(context.Background(), contact.Live); err != nil {

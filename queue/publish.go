@@ -90,15 +90,26 @@ func ownHeaders(u *contact.Update) map[string][]string {
 		row = strconv.FormatInt(u.Row, 10)
 	}
 	out := map[string][]string{}
-	for _, h := range []struct{ name, value string }{
-		{contact.HeaderMsgID, u.MsgID},
-		{contact.HeaderJob, u.Job},
-		{contact.HeaderRow, row},
-		{contact.HeaderRedriveOf, u.RedriveOf},
-		{contact.HeaderTraceParent, u.TraceParent},
-	} {
-		if h.value != "" {
-			out[h.name] = []string{h.value}
+	set := func(name, value string) {
+		if value != "" {
+			out[name] = []string{value}
+		}
+	}
+	set(contact.HeaderMsgID, u.MsgID)
+	set(contact.HeaderJob, u.Job)
+	set(contact.HeaderRow, row)
+	set(contact.HeaderRedriveOf, u.RedriveOf)
+	set(contact.HeaderTraceParent, u.TraceParent)
+	if r := u.Redrive; r != nil {
+		set(contact.HeaderOperation, r.Operation)
+		set(contact.HeaderRedriveRoot, r.Root)
+		set(contact.HeaderRedriveBy, r.By)
+		set(contact.HeaderEdited, r.Edited)
+		if !r.Order.IsZero() {
+			set(contact.HeaderOrder, r.Order.String())
+		}
+		if r.Force {
+			set(contact.HeaderForce, "1")
 		}
 	}
 	return out
@@ -133,6 +144,7 @@ const (
 	errNoPeers      = 10005
 	errResources    = 10023
 	errNoMessage    = 10037
+	errEraseFailed  = 10057
 	errNoStream     = 10059
 	errStorage      = 10047
 	errOverlap      = 10065

@@ -66,6 +66,9 @@ func (s *Source) trim(ctx context.Context) {
 	s.trims = nil
 	s.mu.Unlock()
 	for _, k := range keys {
+		if s.q.anyClaim(ctx, k) {
+			continue // a record may be all that says how a redrive ended
+		}
 		for _, o := range []contact.Outcome{contact.Applied, contact.Unchanged, contact.Superseded, contact.Cancelled} {
 			_ = s.q.purge(ctx, outcomeStream, purgeRequest{Filter: outcomeSubject(k, o, ""), Keep: trimKeep}) // done again 64 settlements later
 		}

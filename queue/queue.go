@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,6 +33,9 @@ var (
 	ErrLost = errors.New("the target is no longer ours")
 	// ErrNotFound is wrapped where a record does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrChanged is wrapped where a key of the shared state, or the edit of a
+	// letter, has been written since it was read: read it again.
+	ErrChanged = errors.New("somebody else has changed it meanwhile")
 	// ErrClosed says that the queue was closed.
 	ErrClosed = errors.New("the queue is closed")
 )
@@ -85,6 +89,7 @@ type Queue struct {
 	sessions bucket
 	owners   bucket
 	state    bucket
+	letters  bucket
 
 	life    context.Context // ends with Close
 	stop    context.CancelFunc
@@ -93,11 +98,17 @@ type Queue struct {
 	commits chan *commit
 	loads   chan *load
 
+	goneSome atomic.Bool // gone is not empty
+	tally    tally
+
 	mu       sync.Mutex
 	targets  map[string]bool // set up or owned here; what Ready looks for
 	trouble  error           // the server's last asynchronous complaint
 	owning   bool
 	closed   bool
+	ended    map[string]bool // operations that were cancelled
+	session  string          // ours, while targets are owned
+	gone     map[contact.Key][contact.Classes]uint64
 	breaks   map[int]context.CancelFunc // to call when the connection is new
 	breakKey int
 }
@@ -117,7 +128,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle},
 		commits: make(chan *commit, 4*maxBatch), loads: make(chan *load, 4*prefetch),
-		targets: map[string]bool{}, breaks: map[int]context.CancelFunc{},
+		targets: map[string]bool{}, ended: map[string]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
 	}
 	q.life, q.stop = context.WithCancel(context.Background())
 	if o.Embedded != nil {
@@ -138,6 +149,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q.sessions = bucket{q: q, name: sessionBucket}
 	q.owners = bucket{q: q, name: ownerBucket}
 	q.state = bucket{q: q, name: stateBucket}
+	q.letters = bucket{q: q, name: letterBucket}
 	q.replicas = o.Replicas
 	if q.replicas == 0 {
 		q.replicas = 1

@@ -18,8 +18,11 @@ import (
 type Covered struct {
 	Class contact.Class `json:"class"`
 	Seq   uint64        `json:"seq"`
-	Row   int64         `json:"row,omitempty"`
-	MsgID string        `json:"msg_id,omitempty"`
+	// Stored is when the broker stored the update; zero in records of
+	// versions that did not keep it.
+	Stored time.Time `json:"stored,omitzero"`
+	Row    int64     `json:"row,omitempty"`
+	MsgID  string    `json:"msg_id,omitempty"`
 }
 
 // Record is an outcome record as it is stored: how one update, or several of
@@ -42,12 +45,20 @@ type Record struct {
 	Tries    []contact.Attempt `json:"tries,omitempty"`
 	Field    string            `json:"field,omitempty"` // the offending one, where the CRM said which
 	Detail   string            `json:"detail,omitempty"`
-	Fields   []string          `json:"fields,omitempty"`
-	Ended    time.Time         `json:"ended,omitzero"`
-	Updates  []Covered         `json:"updates"`
+	// Resolved says how it was found out what became of a request whose answer
+	// was lost.
+	Resolved contact.Resolution `json:"resolved,omitempty"`
+	Fields   []string           `json:"fields,omitempty"`
+	Ended    time.Time          `json:"ended,omitzero"`
+	Updates  []Covered          `json:"updates"`
 
-	RedriveOf   string `json:"redrive_of,omitempty"`
-	TraceParent string `json:"traceparent,omitempty"`
+	// RedriveOf is the dead letter that the update repeated, Redrive what else
+	// is known of that. The record of a redrive tells of no other update.
+	RedriveOf   string           `json:"redrive_of,omitempty"`
+	Redrive     *contact.Redrive `json:"redrive,omitempty"`
+	TraceParent string           `json:"traceparent,omitempty"`
+	// Letter is the dead letter whose place a discarded record took.
+	Letter uint64 `json:"letter,omitempty"`
 
 	// Covers is the contact's watermark: in each class, every update of the
 	// contact up to this sequence has ended. It is cumulative.
@@ -58,7 +69,8 @@ type Record struct {
 	Owner string `json:"owner,omitempty"`
 
 	// Original is the body of a dead letter as it arrived, OriginalHeader its
-	// headers; nil otherwise.
+	// headers; nil otherwise. A discarded record has them where the letter was
+	// edited before it was sent again.
 	Original       []byte              `json:"original,omitempty"`
 	OriginalHeader map[string][]string `json:"original_header,omitempty"`
 }
@@ -72,7 +84,7 @@ func (r *Record) Update() *contact.Update {
 	}
 	u := contact.Decode(r.Original, r.OriginalHeader)
 	u.Contact = contact.Key{Target: r.Target, ID: r.Contact}
-	u.Class, u.Seq = r.Updates[0].Class, r.Updates[0].Seq
+	u.Class, u.Seq, u.Stored = r.Updates[0].Class, r.Updates[0].Seq, r.Updates[0].Stored
 	return u
 }
 
@@ -81,6 +93,7 @@ const (
 	headerCovers = "Crmsync-Covers" // watermark: <live>,<bulk>
 	headerOwner  = "Crmsync-Owner"
 	headerReason = "Crmsync-Reason"
+	headerLetter = "Crmsync-Letter" // of a discarded record: the dead letter it replaced
 	headerTTL    = "Nats-TTL"
 	headerLast   = "Nats-Expected-Last-Subject-Sequence"
 	headerLastOf = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -99,7 +112,7 @@ func (r *Record) fit() ([]byte, error) {
 		func() {},
 		func() { c.Fields = nil },
 		func() { c.Tries, c.Field, c.Detail = nil, "", "" },
-		func() { c.OriginalHeader, c.TraceParent, c.RedriveOf = nil, "", "" },
+		func() { c.OriginalHeader, c.TraceParent = nil, "" },
 		func() {
 			c.Updates = slices.Clone(c.Updates)
 			for i := range c.Updates {
@@ -133,9 +146,19 @@ func encodeRecord(r *Record) (*nats.Msg, error) {
 	m.Header.Set(headerCovers, fmt.Sprintf("%d,%d", r.Covers[contact.Live], r.Covers[contact.Bulk]))
 	m.Header.Set(headerOwner, r.Owner)
 	if r.Outcome == contact.Dead {
-		m.Header.Set(headerReason, r.Reason.String())
+		letterHeaders(m.Header, r)
 	} else {
 		m.Header.Set(headerTTL, recordTTL.String())
+	}
+	if r.RedriveOf != "" {
+		m.Header.Set(contact.HeaderRedriveOf, oneLine(r.RedriveOf))
+		if r.Redrive != nil && r.Redrive.Operation != "" {
+			m.Header.Set(contact.HeaderOperation, oneLine(r.Redrive.Operation))
+		}
+	}
+	if r.Letter > 0 {
+		m.Header.Set(headerLetter, strconv.FormatUint(r.Letter, 10))
+		m.Header.Set(headerReason, r.Reason.String())
 	}
 	return m, nil
 }
@@ -196,22 +219,25 @@ const (
 // the fence belongs to the last.
 func settlementParts(ended []contact.Ended) [][]contact.Ended {
 	var parts [][]contact.Ended
-	start, dead, size := 0, 0, 0
+	start, alone, size := 0, 0, 0
 	for i, e := range ended {
+		if e.Ending.Outcome == contact.Dead || e.Update.RedriveOf != "" {
+			alone++
+		}
 		if e.Ending.Outcome == contact.Dead {
-			dead++
 			size += len(e.Update.Raw) * 3 / 2
 		}
-		if i > start && (dead > maxRecords || size > maxBatchBytes || i-start >= maxRecords*maxCovered) {
+		if i > start && (alone > maxRecords || size > maxBatchBytes || i-start >= maxRecords*maxCovered) {
 			parts = append(parts, ended[start:i])
-			start, dead, size = i, 0, 0
+			start, alone, size = i, 0, 0
 		}
 	}
 	return append(parts, ended[start:])
 }
 
 // records are the records of one act, in the order in which they are stored: one
-// for each outcome and job, then one for each dead letter. Only the last carries
+// for each outcome and job, each redrive by itself, then one for each dead
+// letter. Only the last carries
 // the new watermark and fence; the others repeat what stood before. So a store
 // that kept only some of them has lost nothing: the updates are read again. Dead
 // letters come last because they do not expire, and with them stays the
@@ -230,9 +256,9 @@ func records(k contact.Key, ended []contact.Ended, before, after standing) []*Re
 			dead = append(dead, r)
 			continue
 		}
-		key := e.Ending.Outcome.String() + " " + u.Job
+		key := e.Ending.Outcome.String() + " " + u.RedriveOf + " " + u.Job
 		r := open[key]
-		if r == nil || len(r.Updates) == maxCovered {
+		if r == nil || len(r.Updates) == maxCovered || u.RedriveOf != "" {
 			r = newRecord(k, e, before)
 			open[key] = r
 			plain = append(plain, r)
@@ -248,25 +274,29 @@ func records(k contact.Key, ended []contact.Ended, before, after standing) []*Re
 
 func newRecord(k contact.Key, e contact.Ended, before standing) *Record {
 	u, d := e.Update, e.Ending
+	if u.RedriveOf != "" && d.Outcome == contact.Superseded {
+		d.Reason = contact.StaleRedrive
+	}
 	return &Record{
 		Target: k.Target, Contact: k.ID,
 		Outcome: d.Outcome, Reason: d.Reason, Job: u.Job, Call: d.Call, Merged: d.Merged, Status: d.Status,
-		Attempts: d.Attempts, Tries: d.Tries, Field: d.Field, Detail: d.Detail, Fields: d.Fields, Ended: d.Ended,
-		Updates:   []Covered{{Class: u.Class, Seq: u.Seq, Row: u.Row, MsgID: u.MsgID}},
-		RedriveOf: u.RedriveOf, TraceParent: u.TraceParent,
+		Attempts: d.Attempts, Tries: d.Tries, Field: d.Field, Detail: d.Detail, Resolved: d.Resolved, Fields: d.Fields, Ended: d.Ended,
+		Updates:   []Covered{coveredOf(u)},
+		RedriveOf: u.RedriveOf, Redrive: u.Redrive, TraceParent: u.TraceParent,
 		Covers: before.covers, Fence: before.fence, Owner: before.owner,
 	}
+}
+
+func coveredOf(u *contact.Update) Covered {
+	return Covered{Class: u.Class, Seq: u.Seq, Stored: u.Stored, Row: u.Row, MsgID: u.MsgID}
 }
 
 // add takes one more update into the record: the newest one's evidence stands,
 // and the fields of all.
 func (r *Record) add(e contact.Ended) {
 	u, d := e.Update, e.Ending
-	r.Updates = append(r.Updates, Covered{Class: u.Class, Seq: u.Seq, Row: u.Row, MsgID: u.MsgID})
-	r.Call, r.Merged, r.Status, r.Attempts, r.Tries, r.Field, r.Detail, r.Ended = d.Call, d.Merged, d.Status, d.Attempts, d.Tries, d.Field, d.Detail, d.Ended
-	if u.RedriveOf != "" {
-		r.RedriveOf = u.RedriveOf
-	}
+	r.Updates = append(r.Updates, coveredOf(u))
+	r.Call, r.Merged, r.Status, r.Attempts, r.Tries, r.Field, r.Detail, r.Resolved, r.Ended = d.Call, d.Merged, d.Status, d.Attempts, d.Tries, d.Field, d.Detail, d.Resolved, d.Ended
 	if u.TraceParent != "" {
 		r.TraceParent = u.TraceParent
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,15 +16,32 @@ import (
 // Filter chooses records. The zero value chooses all; each field that is set
 // narrows it.
 type Filter struct {
-	Target  string
-	Contact string
-	Outcome contact.Outcome // Pending: any
-	Reason  contact.Reason  // NoReason: any
-	Job     string
-	Since   time.Time // stored at or after
-	Until   time.Time // stored before
-	After   uint64    // records behind this one
-	Limit   int       // at most so many; 0: no limit
+	Target  string          `json:"target,omitempty"`
+	Contact string          `json:"contact,omitempty"`
+	Outcome contact.Outcome `json:"outcome,omitempty"` // Pending: any
+	Job     string          `json:"job,omitempty"`
+	Since   time.Time       `json:"since,omitzero"` // stored at or after
+	Until   time.Time       `json:"until,omitzero"` // stored before
+
+	// These choose among dead letters only.
+	Reason      contact.Reason `json:"reason,omitempty"` // NoReason: any
+	Status      int            `json:"status,omitempty"` // of the last answer
+	Field       string         `json:"field,omitempty"`  // that the CRM refused, or one that the update sets
+	Fingerprint string         `json:"fingerprint,omitempty"`
+	// Match is a text in the detail, the contact's id or the name of a field,
+	// whatever its case.
+	Match string `json:"match,omitempty"`
+
+	// Newest lists the newest first.
+	Newest bool   `json:"newest,omitempty"`
+	After  uint64 `json:"after,omitempty"` // go on behind this record: later ones or, with Newest, earlier ones
+	Limit  int    `json:"limit,omitempty"` // at most so many; 0: no limit
+}
+
+// letters says that only dead letters can be meant.
+func (f Filter) letters() bool {
+	return f.Outcome == contact.Dead ||
+		f.Outcome == contact.Pending && (f.Reason != contact.NoReason || f.Status != 0 || f.Field != "" || f.Fingerprint != "" || f.Match != "")
 }
 
 // subject is the part of the filter that the server can do.
@@ -35,10 +53,10 @@ func (f Filter) subject() string {
 	if f.Contact != "" {
 		id = contactToken(f.Contact)
 	}
-	if f.Outcome != contact.Pending {
-		outcome = f.Outcome.String()
-	} else if f.Reason != contact.NoReason {
+	if f.letters() {
 		outcome = contact.Dead.String()
+	} else if f.Outcome != contact.Pending {
+		outcome = f.Outcome.String()
 	}
 	if f.Job != "" {
 		job = jobToken(f.Job)
@@ -64,30 +82,33 @@ func (f Filter) config() (jetstream.ConsumerConfig, error) {
 
 func (f Filter) admits(r *Record) bool {
 	return (f.Reason == contact.NoReason || r.Reason == f.Reason) &&
-		(f.Since.IsZero() || !r.Time.Before(f.Since)) &&
-		(f.Job == "" || r.Job == f.Job) && (f.Contact == "" || r.Contact == f.Contact)
+		(f.Status == 0 || r.Status == f.Status) &&
+		(f.Since.IsZero() || !r.Time.Before(f.Since)) && (f.Until.IsZero() || r.Time.Before(f.Until)) &&
+		(f.Job == "" || r.Job == f.Job) && (f.Contact == "" || r.Contact == f.Contact) &&
+		(f.Fingerprint == "" || r.Cause().Fingerprint() == f.Fingerprint) &&
+		(f.Field == "" || r.Field == f.Field || slices.Contains(r.Fields, f.Field)) &&
+		(f.Match == "" || r.matches(strings.ToLower(f.Match)))
+}
+
+func (r *Record) matches(lower string) bool {
+	for _, s := range append([]string{r.Detail, r.Contact, r.Field}, r.Fields...) {
+		if strings.Contains(strings.ToLower(s), lower) {
+			return true
+		}
+	}
+	return false
 }
 
 var errEnough = errors.New("enough")
 
 // Records calls yield for each record that the filter chooses, in the order in
-// which they were stored, up to those that are there when it begins. An error of
-// yield ends it and is returned. Target, contact, outcome and job are chosen by
-// the server and cheap.
+// which they were stored or, with Newest, the other way round, up to those that
+// are there when it begins. An error of yield ends it and is returned. Target,
+// contact, outcome and job are chosen by the server and cheap; for the rest all
+// that these choose is read.
 func (q *Queue) Records(ctx context.Context, f Filter, yield func(Record) error) error {
-	cfg, err := f.config()
-	if err != nil {
-		return err
-	}
 	n := 0
-	err = q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
-		if !f.Until.IsZero() && !m.time.Before(f.Until) {
-			return errEnough
-		}
-		r, err := decodeRecord(m.subject, m.seq, m.time, m.header, m.data)
-		if err != nil {
-			return fmt.Errorf("queue: %w", err)
-		}
+	each := func(r Record) error {
 		if !f.admits(&r) {
 			return nil
 		}
@@ -98,7 +119,25 @@ func (q *Queue) Records(ctx context.Context, f Filter, yield func(Record) error)
 			return errEnough
 		}
 		return nil
-	})
+	}
+	cfg, err := f.config()
+	if err != nil {
+		return err
+	}
+	if f.Newest {
+		err = q.backwards(ctx, f, each)
+	} else {
+		err = q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
+			if !f.Until.IsZero() && !m.time.Before(f.Until) {
+				return errEnough
+			}
+			r, err := decodeRecord(m.subject, m.seq, m.time, m.header, m.data)
+			if err != nil {
+				return fmt.Errorf("queue: %w", err)
+			}
+			return each(r)
+		})
+	}
 	if errors.Is(err, errEnough) {
 		return nil
 	}
@@ -142,16 +181,19 @@ func (q *Queue) FollowJob(ctx context.Context, target, job string, yield func(Re
 }
 
 // Count is how many records the filter chooses. A record may tell of several
-// updates.
+// updates. Where target, contact, outcome, job and Since choose, nothing is read.
 func (q *Queue) Count(ctx context.Context, f Filter) (int64, error) {
-	if f.Reason != contact.NoReason || !f.Until.IsZero() {
-		var n int64
-		err := q.Records(ctx, f, func(Record) error { n++; return nil })
-		return n, err
-	}
 	cfg, err := f.config()
 	if err != nil {
 		return 0, err
+	}
+	plain := f
+	plain.Target, plain.Contact, plain.Outcome, plain.Job, plain.Since, plain.After, plain.Limit = "", "", contact.Pending, "", time.Time{}, 0, 0
+	if plain != (Filter{}) {
+		var n int64
+		f.Newest = false
+		err := q.choose(ctx, f, func(letterHead) error { n++; return nil })
+		return n, err
 	}
 	var n int64
 	err = q.iterate(ctx, outcomeStream, cfg, func(pending uint64) error {
@@ -165,26 +207,4 @@ func (q *Queue) Count(ctx context.Context, f Filter) (int64, error) {
 		n = min(n, int64(f.Limit))
 	}
 	return n, nil
-}
-
-// Dead counts the dead letters of each target by reason.
-func (q *Queue) Dead(ctx context.Context) (map[string]map[contact.Reason]int64, error) {
-	out := map[string]map[contact.Reason]int64{}
-	cfg := jetstream.ConsumerConfig{
-		FilterSubject: Filter{Outcome: contact.Dead}.subject(), DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true,
-	}
-	err := q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
-		k, _, err := parseOutcomeSubject(m.subject)
-		if err != nil {
-			return fmt.Errorf("queue: %w", err)
-		}
-		var reason contact.Reason
-		_ = reason.UnmarshalText([]byte(m.header.Get(headerReason))) // a code of a newer version counts as none
-		if out[k.Target] == nil {
-			out[k.Target] = map[contact.Reason]int64{}
-		}
-		out[k.Target][reason]++
-		return nil
-	})
-	return out, err
 }

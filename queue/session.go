@@ -22,8 +22,11 @@ type Session struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	Version string    `json:"version,omitempty"`
-	Targets []string  `json:"targets"`           // that it takes part in
-	Leaving bool      `json:"leaving,omitempty"` // it is about to end and takes nothing more
+	Targets []string  `json:"targets"` // that it takes part in
+	// Groups has for those of its targets that share a budget the group's
+	// name.
+	Groups  map[string]string `json:"groups,omitempty"`
+	Leaving bool              `json:"leaving,omitempty"` // it is about to end and takes nothing more
 }
 
 // Sessions lists the live worker processes, by host, process and id.
@@ -89,7 +92,7 @@ func (s *session) until() time.Time {
 }
 
 // openSession registers a new session and keeps it.
-func (q *Queue) openSession(ctx context.Context, targets []string) (*session, error) {
+func (q *Queue) openSession(ctx context.Context, targets []string, groups map[string]string) (*session, error) {
 	lease, err := q.SessionLease(ctx)
 	if err != nil {
 		return nil, err
@@ -101,7 +104,7 @@ func (q *Queue) openSession(ctx context.Context, targets []string) (*session, er
 	s := &session{
 		q: q, id: nuid.Next(), lease: lease, ended: make(chan struct{}), now: make(chan struct{}, 1),
 	}
-	s.info = Session{ID: s.id, Host: host, PID: os.Getpid(), Started: time.Now().UTC(), Version: version(), Targets: targets}
+	s.info = Session{ID: s.id, Host: host, PID: os.Getpid(), Started: time.Now().UTC(), Version: version(), Targets: targets, Groups: groups}
 	began := time.Now()
 	rev, err := q.sessions.put(ctx, s.id, s.value(), 0)
 	if err != nil {

@@ -142,12 +142,14 @@ func (s *Source) store(ctx context.Context, of *standingOf, part []contact.Ended
 		if err == nil {
 			s.mu.Lock()
 			part = slices.DeleteFunc(slices.Clone(part), func(e contact.Ended) bool {
-				return e.Update.Seq <= of.covers[e.Update.Class] // by an attempt whose answer was lost
+				return e.Update.Seq <= of.covers[e.Update.Class] || // by an attempt whose answer was lost
+					s.letGoLocked(of, e.Update)
 			})
 			s.mu.Unlock()
 			if len(part) == 0 {
 				return nil
 			}
+			s.q.unmark(of.key, fence)
 			err = s.try(ctx, of, part, fence)
 		}
 		switch code := apiErrorOf(err).ErrCode; {
@@ -156,6 +158,9 @@ func (s *Source) store(ctx context.Context, of *standingOf, part []contact.Ended
 		case errors.Is(err, ErrLost), ctx.Err() != nil:
 			return err
 		case code == errWrongLast && n < 3:
+			if e, err := s.q.letters.get(ctx, forgetKey+personKey(of.key)); err == nil {
+				s.q.sawForgotten(e) // its records may have gone with the contact
+			}
 			continue
 		}
 		if n == 5 {
@@ -167,6 +172,26 @@ func (s *Source) store(ctx context.Context, of *standingOf, part []contact.Ended
 	}
 }
 
+// letGoLocked finishes an update of a forgotten contact without a record; false
+// where it is none.
+func (s *Source) letGoLocked(of *standingOf, u *contact.Update) bool {
+	if !s.forgotten(u) {
+		return false
+	}
+	r := s.class[u.Class]
+	i := slices.IndexFunc(of.out[u.Class], func(h handed) bool { return h.seq == u.Seq })
+	if i < 0 {
+		return true
+	}
+	r.out--
+	r.outBytes -= of.out[u.Class][i].size
+	of.out[u.Class] = slices.Delete(of.out[u.Class], i, i+1)
+	s.finishLocked(r, u.Seq)
+	poke(r.kick)
+	s.unpinLocked(of)
+	return true
+}
+
 // try makes one attempt. Whatever it does not know afterwards it marks unsure.
 func (s *Source) try(ctx context.Context, of *standingOf, part []contact.Ended, fence contact.Fence) error {
 	s.mu.Lock()
@@ -176,7 +201,8 @@ func (s *Source) try(ctx context.Context, of *standingOf, part []contact.Ended, 
 	s.mu.Unlock()
 	after := standing{covers: covering(before.covers, part), fence: fence}
 	c := &commit{done: make(chan result, 1), s: s, key: of.key}
-	for i, r := range records(of.key, part, before, after) {
+	recs := records(of.key, part, before, after)
+	for i, r := range recs {
 		m, err := encodeRecord(r)
 		if err != nil {
 			return err
@@ -214,6 +240,7 @@ func (s *Source) try(ctx context.Context, of *standingOf, part []contact.Ended, 
 			poke(s.dirty)
 		}
 		s.settledLocked(of, after.covers, after.fence)
+		s.endedLocked(of.key, recs, r.seq)
 		return nil
 	case <-ctx.Done():
 		c.gone.Store(true)
@@ -283,6 +310,8 @@ func (s *Source) reload(ctx context.Context, of *standingOf) error {
 		return s.lost()
 	}
 	s.settledLocked(of, st.covers, st.fence)
+	s.unclear = true // redrives may have ended with it
+	poke(s.kicked)
 	return nil
 }
 
@@ -320,6 +349,7 @@ func (s *Source) close(ctx context.Context) {
 	s.fail(ErrLost)
 	s.wg.Wait()
 	if graceful {
+		s.finishEnds(ctx)
 		s.purge(ctx)
 	}
 }

@@ -66,10 +66,10 @@ func TestRevisionChangesUnderTheOwner(t *testing.T) {
 	if letter.Covers[contact.Live] != 2 {
 		t.Errorf("covers %v", letter.Covers)
 	}
-	if err := q.Discard(t.Context(), letter.Seq, "not wanted"); err != nil {
+	if err := q.Discard(t.Context(), letter.Seq, Actor{By: "op"}, "not wanted"); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Discard(t.Context(), letter.Seq, "not wanted"); !errors.Is(err, ErrNotFound) {
+	if err := q.Discard(t.Context(), letter.Seq, Actor{By: "op"}, "not wanted"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("discarded twice: %v", err)
 	}
 	step(contact.Applied, 3)
@@ -77,7 +77,7 @@ func TestRevisionChangesUnderTheOwner(t *testing.T) {
 	if len(got) != 2 || got[0].Outcome != contact.Discarded || got[0].Covers[contact.Live] != 2 || got[0].Updates[0].Seq != 2 || got[0].Original != nil || got[1].Covers[contact.Live] != 3 {
 		t.Errorf("records %+v", got)
 	}
-	if err := q.Discard(t.Context(), got[1].Seq, ""); !errors.Is(err, ErrNotFound) {
+	if err := q.Discard(t.Context(), got[1].Seq, Actor{}, ""); !errors.Is(err, ErrNotFound) {
 		t.Errorf("discarded what is not dead: %v", err)
 	}
 }

@@ -39,7 +39,7 @@ func TestSetupIsIdempotent(t *testing.T) {
 		return out
 	}
 	before := meta()
-	if len(before) != 9 {
+	if len(before) != 11 {
 		t.Errorf("%d streams: %v", len(before), before)
 	}
 	for range 3 {
@@ -160,7 +160,7 @@ func TestReadyAndNotSetUp(t *testing.T) {
 	if err := q.Ready(t.Context()); !errors.Is(err, ErrNotSetUp) {
 		t.Errorf("ready without streams: %v", err)
 	}
-	if err := q.Own(t.Context(), []string{"office"}, nil); !errors.Is(err, ErrNotSetUp) {
+	if err := q.Own(t.Context(), plain("office"), nil); !errors.Is(err, ErrNotSetUp) {
 		t.Errorf("own without streams: %v", err)
 	}
 	if _, err := q.Publish(t.Context(), update("office", 1, contact.Live, 1)); !errors.Is(err, ErrNotSetUp) {

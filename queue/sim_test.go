@@ -72,7 +72,7 @@ func simulate(t *testing.T, seed uint64) {
 	p := s.peer(&link{})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- p.Own(ctx, targets, s.lane) }()
+	go func() { done <- p.Own(ctx, plain(targets...), s.lane) }()
 	eventuallySim(t, 5*time.Minute, func() bool {
 		st, err := q.Stats(t.Context())
 		if err != nil {
@@ -121,7 +121,7 @@ func (s *sim) process(ctx context.Context, n int) {
 		p := s.peer(l)
 		life, end := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- p.Own(life, s.targets, s.lane) }()
+		go func() { done <- p.Own(life, plain(s.targets...), s.lane) }()
 		sleep(ctx, time.Duration(5+s.intn(40))*time.Second+time.Duration(n)*time.Millisecond)
 		s.mu.Lock()
 		s.crashes++

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"crmsync/contact"
@@ -51,11 +52,14 @@ type Source struct {
 	inflight  atomic.Int64  // commits that were submitted and have no result yet
 	dirty     chan struct{} // a floor moved
 	hurry     chan struct{} // it moved far
+	kicked    chan struct{} // there are ends to finish
 
 	mu       sync.Mutex
 	contacts map[string]*standingOf
 	idle     list.List // of *standingOf with nothing pending, newest first
 	trims    []contact.Key
+	ends     []end // of redrives, whose letters are to be removed
+	unclear  bool  // there may be more of which we have not heard
 }
 
 // reading is one class of a Source.
@@ -87,7 +91,7 @@ type item struct {
 func openSource(ctx context.Context, q *Queue, sess *session, target string, rev uint64) (*Source, error) {
 	s := &Source{
 		q: q, target: target, sess: sess, owner: fmt.Sprintf("%s.%d", sess.id, rev),
-		dirty: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		dirty: make(chan struct{}, 1), hurry: make(chan struct{}, 1), kicked: make(chan struct{}, 1),
 		contacts: map[string]*standingOf{},
 	}
 	for c := range contact.Class(contact.Classes) {
@@ -110,12 +114,41 @@ func openSource(ctx context.Context, q *Queue, sess *session, target string, rev
 		r.read, r.taken, r.purged = first-1, first-1, first-1
 		s.class[c] = r
 	}
+	forgets, err := s.learn(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.ctx, s.fail = context.WithCancelCause(sess.ctx)
+	s.wg.Go(func() { s.hearForgets(forgets) })
+	s.wg.Go(s.tend)
 	for _, r := range s.class {
 		s.wg.Go(func() { s.readAll(r) })
 	}
 	s.wg.Go(s.purgeAll)
 	return s, nil
+}
+
+// learn reads which operations were cancelled and which contacts forgotten, and
+// begins to hear of more. What is stored before it is known here, what is
+// announced after it is heard.
+func (s *Source) learn(ctx context.Context) (forgets *nats.Subscription, err error) {
+	forgets, err = s.q.nc.SubscribeSync(forgetSubject + s.target)
+	if err != nil {
+		return nil, fmt.Errorf("queue: target %s: %w", s.target, err)
+	}
+	limited, cancel := context.WithTimeout(ctx, s.q.timeout)
+	defer cancel()
+	err = s.q.nc.FlushWithContext(limited)
+	if err == nil {
+		err = s.q.letters.each(ctx, opKey+">", func(e entry) error { s.q.sawOperation(e); return nil })
+	}
+	if err == nil {
+		err = s.q.letters.each(ctx, forgetKey+s.target+".>", func(e entry) error { s.q.sawForgotten(e); return nil })
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("queue: target %s: %w", s.target, err), forgets.Unsubscribe())
+	}
+	return forgets, nil
 }
 
 // lastWaiting is the sequence of the last update there is, 0 for none. The
@@ -269,7 +302,7 @@ func (s *Source) handOut(ctx context.Context, r *reading) (contact.Delivery, boo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.taken = u.Seq
-	if u.Seq <= of.covers[r.class] {
+	if u.Seq <= of.covers[r.class] || s.forgotten(u) {
 		s.finishLocked(r, u.Seq)
 		s.unpinLocked(of)
 		return contact.Delivery{}, false, nil

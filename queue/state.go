@@ -17,6 +17,10 @@ const (
 	KeyLive    = "live."    // what the lane does, waits for and has spent
 )
 
+// KeyShared is the key, followed by a group's name, of what a quota that
+// several targets share has been used for.
+const KeyShared = "shared."
+
 func checkKey(key string) error {
 	if !keyPattern.MatchString(key) || len(key) > 256 {
 		return fmt.Errorf("queue: key %q: use words of letters, digits, _, = and - with dots between", key)
@@ -42,20 +46,49 @@ func (q *Queue) Put(ctx context.Context, key string, v any) error {
 // Get reads a key of the shared state into v. found is false where there is
 // none; v is not touched then.
 func (q *Queue) Get(ctx context.Context, key string, v any) (found bool, err error) {
+	found, _, err = q.GetAt(ctx, key, v)
+	return found, err
+}
+
+// GetAt is [Queue.Get] with the key's revision, for [Queue.PutAt]: 0 where it was
+// never written.
+func (q *Queue) GetAt(ctx context.Context, key string, v any) (found bool, rev uint64, err error) {
 	if err := checkKey(key); err != nil {
-		return false, err
+		return false, 0, err
 	}
 	e, err := q.state.get(ctx, key)
 	if err != nil {
-		return false, fmt.Errorf("queue: read state %s: %w", key, err)
+		return false, 0, fmt.Errorf("queue: read state %s: %w", key, err)
 	}
 	if e.gone {
-		return false, nil
+		return false, e.rev, nil
 	}
 	if err := json.Unmarshal(e.value, v); err != nil {
-		return false, fmt.Errorf("queue: state %s: %w", key, err)
+		return false, e.rev, fmt.Errorf("queue: state %s: %w", key, err)
 	}
-	return true, nil
+	return true, e.rev, nil
+}
+
+// PutAt is [Queue.Put] on the condition that the key's revision is still the one
+// given. It returns the new one; the error wraps [ErrChanged] where somebody
+// else has written the key meanwhile. After any other error the value may have
+// been stored.
+func (q *Queue) PutAt(ctx context.Context, key string, v any, rev uint64) (uint64, error) {
+	if err := checkKey(key); err != nil {
+		return 0, err
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("queue: state %s: %w", key, err)
+	}
+	next, err := q.state.put(ctx, key, b, int64(rev))
+	if apiErrorOf(err).ErrCode == errWrongLast {
+		return 0, fmt.Errorf("queue: store state %s: %w", key, ErrChanged)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("queue: store state %s: %w", key, err)
+	}
+	return next, nil
 }
 
 // Delete removes a key of the shared state; it is no error where there is none.

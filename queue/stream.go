@@ -41,6 +41,9 @@ const (
 	sessionBucket = "crm_sessions"
 	ownerBucket   = "crm_owners"
 	stateBucket   = "crm_state"
+	letterBucket  = "crm_letters"
+	auditStream   = "CRM_AUDIT"
+	auditPrefix   = "crm.audit."
 )
 
 // streamName is one to one: a target's name has no upper-case letter.
@@ -90,6 +93,13 @@ func wanted(targets []string, replicas int, lease time.Duration) ([]jetstream.St
 		bucketConfig(sessionBucket, "live worker processes", replicas, lease),
 		bucketConfig(ownerBucket, "which session owns which target", replicas, 0),
 		bucketConfig(stateBucket, "desired and live state of lanes", replicas, 0),
+		letterBucketConfig(replicas),
+		{
+			Name: auditStream, Description: "who did what to letters and targets",
+			Subjects: []string{auditPrefix + "*.*"}, Storage: jetstream.FileStorage, Replicas: replicas,
+			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, DenyDelete: true, DenyPurge: true,
+			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1, Duplicates: time.Minute,
+		},
 		{
 			Name: canaryStream, Description: "trial messages of readiness checks",
 			Subjects: []string{canarySubject}, Storage: jetstream.FileStorage, Replicas: replicas,
@@ -140,6 +150,14 @@ func bucketConfig(name, about string, replicas int, ttl time.Duration) jetstream
 		MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1, MaxConsumers: -1,
 		Duplicates: dup, AllowRollup: true, DenyDelete: true,
 	}
+}
+
+// letterBucketConfig is a bucket whose values can be erased for good, and whose
+// keys can have an end each.
+func letterBucketConfig(replicas int) jetstream.StreamConfig {
+	c := bucketConfig(letterBucket, "letters that are sent again, edits, operations, what was forgotten", replicas, 0)
+	c.AllowMsgTTL, c.DenyDelete = true, false
+	return c
 }
 
 // Setup creates the streams and buckets that these targets need and do not
@@ -272,7 +290,7 @@ func incompatible(have, want jetstream.StreamConfig) string {
 		return "it copies from another stream"
 	case have.Sealed:
 		return "it is sealed"
-	case have.DenyPurge:
+	case have.DenyPurge && !want.DenyPurge:
 		return "it denies purging"
 	case have.NoAck:
 		return "it does not acknowledge publishes"

@@ -51,8 +51,9 @@ func (s *benchSource) Settle(_ context.Context, st contact.Settlement) error {
 	return nil
 }
 
-func (s *benchSource) Fence(string) contact.Fence { return nil }
-func (s *benchSource) Lease() time.Time           { return time.Now().Add(time.Hour) }
+func (s *benchSource) Recall(context.Context, []contact.Ref) error { return nil }
+func (s *benchSource) Fence(string) contact.Fence                  { return nil }
+func (s *benchSource) Lease() time.Time                            { return time.Now().Add(time.Hour) }
 
 func BenchmarkDrain(b *testing.B) {
 	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.2, 1, 9999)

@@ -23,6 +23,7 @@ const idleWait = time.Hour
 type waiting struct {
 	what  string
 	until time.Time
+	quota Waited // where it is the quota
 }
 
 // dispatch starts every call that may start now, and notes what it then waits
@@ -30,10 +31,10 @@ type waiting struct {
 func (l *Lane) dispatch(work context.Context) {
 	for {
 		now := time.Now()
-		l.ripen(now)
+		l.ripen(work, now)
 		w := l.obstacle(now)
 		if w.what != "" {
-			l.waiting = w
+			l.waitsFor(now, w)
 			return
 		}
 		l.start(work, now)
@@ -41,7 +42,7 @@ func (l *Lane) dispatch(work context.Context) {
 }
 
 // ripen makes slots ready whose retry time has come, and ends what is over.
-func (l *Lane) ripen(now time.Time) {
+func (l *Lane) ripen(work context.Context, now time.Time) {
 	for len(l.retries) > 0 && !l.retries[0].due.After(now) {
 		l.makeReady(heap.Pop(&l.retries).(*slot))
 	}
@@ -50,6 +51,7 @@ func (l *Lane) ripen(now time.Time) {
 		o.Hold = false
 		l.obey(o)
 	}
+	l.recall(work, now)
 	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
 		l.endHold(now, "the time it asked for is over")
 	}
@@ -68,8 +70,11 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	case l.operator.Hold:
 		return waiting{what: "the operator", until: l.operator.Until}
 	}
+	if l.storms.over {
+		return waiting{what: "the storm's dead letters to be recalled"}
+	}
 	if l.hold != nil && l.hold.Probes() {
-		if l.probing != nil {
+		if l.probing != nil || l.reading {
 			return waiting{what: "the answer to a probe"}
 		}
 		if l.hold.NextProbe.After(now) {
@@ -94,8 +99,8 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
 		return waiting{what: "its lease to be renewed", until: now.Add(leaseRecheck)}
 	}
-	if at := l.budget.when(now); at.After(now) {
-		return waiting{what: "the quota", until: at}
+	if at, why := l.budget.when(now); at.After(now) {
+		return waiting{what: why.String(), until: at, quota: why}
 	}
 	return waiting{}
 }
@@ -132,7 +137,11 @@ func (l *Lane) promote(now time.Time) time.Time {
 // start takes the next ready slot, merges what has gathered in it, and calls.
 // What needs no call is settled at once.
 func (l *Lane) start(work context.Context, now time.Time) {
-	s := l.ready.pop(l.o.BulkEvery)
+	if l.readsFirst() {
+		l.readProbe(work, now)
+		return
+	}
+	s := l.next()
 	if s.take == nil {
 		s.take = l.newTake(s)
 	}
@@ -150,29 +159,52 @@ func (l *Lane) start(work context.Context, now time.Time) {
 	s.call = l.callNo
 	if l.hold != nil && l.hold.Probes() {
 		l.probing = s
-		l.hold.Tried++
+		if !l.hold.trial {
+			l.hold.tried(now)
+		}
 	}
 	l.stats.Calls++
 	change := contact.Change{
 		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybeSent,
 	}
-	go l.call(work, s, change, now)
+	go l.guarded(s.key, now, s, func(r *result) {
+		answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
+		if len(answers) != 1 {
+			r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
+			return
+		}
+		r.ans = answers[0]
+	})
 }
 
-// call makes one call and reports how it ended. A panic on the way ends this
-// change's call only.
-func (l *Lane) call(work context.Context, s *slot, change contact.Change, began time.Time) {
+// next takes the slot whose turn it is. Where the lane holds for a storm it is
+// any: the one that ends the storm may stand far behind.
+func (l *Lane) next() *slot {
+	if l.hold != nil && l.hold.Reason == HoldStorm {
+		return l.ready.popAny(l.rng.IntN)
+	}
+	return l.ready.pop(l.o.BulkEvery)
+}
+
+// guarded makes a call and reports how it ended. A panic on the way ends this
+// call only.
+func (l *Lane) guarded(k contact.Key, began time.Time, s *slot, call func(*result)) {
 	r := result{slot: s, began: began}
 	defer func() {
 		if p := recover(); p != nil {
 			r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "panic in the CRM client"}
-			l.o.Log.Error().Str("target", l.o.Target).Str("contact", s.key.ID).
+			l.o.Log.Error().Str("target", l.o.Target).Str("contact", k.ID).
 				Str("panic", fmt.Sprintf("%T", p)).Stack().Msg("panic in a call, contained")
 		}
 		r.ended = time.Now()
 		l.results <- r
 	}()
-	spend := func(ctx context.Context) error {
+	call(&r)
+}
+
+// spending pays for the further requests of a call.
+func (l *Lane) spending(r *result) crm.Spend {
+	return func(ctx context.Context) error {
 		// A lane that stops does not wait for a quota that may take an hour.
 		ctx, stop := context.WithCancel(ctx)
 		defer stop()
@@ -187,10 +219,4 @@ func (l *Lane) call(work context.Context, s *slot, change contact.Change, began 
 		}
 		return nil
 	}
-	answers := l.o.Sender.Send(work, spend, []contact.Change{change})
-	if len(answers) != 1 {
-		r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
-		return
-	}
-	r.ans = answers[0]
 }

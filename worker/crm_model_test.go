@@ -279,7 +279,7 @@ func (m *crmModel) history(o overwrite) {
 func (m *crmModel) checkContact(id string, dead func(int) bool) {
 	want := map[string]*stored{}
 	for _, r := range m.q.contacts[id].all {
-		if r.ending == nil || r.ending.Outcome == contact.Dead {
+		if r.ending == nil || r.ending.Outcome == contact.Dead || r.ending.Outcome == contact.Cancelled {
 			continue
 		}
 		for path := range flat(r.update.Fields) {

@@ -15,6 +15,10 @@ const maxExhausted = 8
 // decide says what an answer leads to: settle, retry, look for the culprit, or
 // hold the lane.
 func (l *Lane) decide(work context.Context, r result) {
+	if r.slot == nil {
+		l.probed(work, r)
+		return
+	}
 	now, s, a := r.ended, r.slot, r.ans
 	l.calling--
 	probe := l.probing == s
@@ -33,11 +37,12 @@ func (l *Lane) decide(work context.Context, r result) {
 	}
 	l.record(s, r)
 	if a.Wait > 0 && (a.Verdict.Success() || a.Verdict.Permanent()) {
-		l.budget.hold(now.Add(a.Wait)) // it took this one and asks for a pause
+		l.budget.pause(now.Add(a.Wait)) // it took this one and asks for a pause
 	}
 	switch a.Verdict {
 	case contact.VerdictApplied, contact.VerdictUnchanged:
 		l.alive(now)
+		l.calm()
 		l.accepted(work, s, r)
 	case contact.VerdictInvalid, contact.VerdictMissing:
 		l.alive(now)
@@ -61,11 +66,7 @@ func (l *Lane) record(s *slot, r result) {
 	if n := len(s.tries); n > maxTries {
 		s.tries = append(s.tries[:0:0], s.tries[n-maxTries:]...)
 	}
-	l.stats.Answers[a.Verdict]++
-	l.stats.Requests += int64(max(1, a.Requests))
-	if l.o.OnAnswer != nil {
-		l.o.OnAnswer(a, r.ended.Sub(r.began))
-	}
+	l.note(s.key, r)
 }
 
 // evidence is the ending that this call would give.
@@ -86,7 +87,16 @@ func (l *Lane) accepted(work context.Context, s *slot, r result) {
 	if s.attempts > 0 || len(s.tries) > 1 {
 		l.stats.Recovered++
 	}
-	s.take.accept(l.o.Rules, l.evidence(s, r, o))
+	e := l.evidence(s, r, o)
+	switch {
+	case r.ans.ReadBack:
+		e.Resolved = contact.ReadBack
+	case s.maybeSent && o == contact.Unchanged:
+		e.Resolved = contact.FoundDone
+	case s.maybeSent:
+		e.Resolved = contact.Repeated
+	}
+	s.take.accept(l.o.Rules, e)
 	s.startAfresh()
 	l.goOn(work, s, r.ended)
 }
@@ -95,12 +105,16 @@ func (l *Lane) refused(work context.Context, s *slot, r result) {
 	e := l.evidence(s, r, contact.Dead)
 	if r.ans.Verdict == contact.VerdictMissing {
 		e.Reason = contact.Missing
+	} else if e.Reason = r.ans.Reason; e.Reason == contact.NoReason {
+		e.Reason = contact.Invalid
+	}
+	if l.brake(r.ended, s, contact.CauseOf(e), r.ans) {
+		l.requeue(s)
+		return
+	}
+	if e.Reason == contact.Missing {
 		s.take.killAll(l.o.Rules, e)
 	} else {
-		e.Reason = r.ans.Reason
-		if e.Reason == contact.NoReason {
-			e.Reason = contact.Invalid
-		}
 		l.culprit(s, e)
 	}
 	s.startAfresh()

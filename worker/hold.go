@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"crmsync/contact"
@@ -15,6 +16,11 @@ const (
 	HoldOperator HoldReason = "operator"
 	// HoldThrottled: the CRM named a time.
 	HoldThrottled HoldReason = "throttled"
+	// HoldQuota: a window, or what the CRM says is left, is used up. The lane
+	// knows; nothing was refused.
+	HoldQuota HoldReason = "quota"
+	// HoldStorm: one contact after the other is refused for the same cause.
+	HoldStorm HoldReason = "storm"
 	// HoldOutage: the CRM fails for everybody.
 	HoldOutage HoldReason = "outage"
 	// HoldCredentials: the CRM refuses our credentials or lacks us a
@@ -22,15 +28,8 @@ const (
 	HoldCredentials HoldReason = "credentials"
 )
 
-// Probe intervals.
-const (
-	probeCredentials = 30 * time.Second // a token the CRM does not know
-	probeForbidden   = 5 * time.Minute  // a missing permission: Perfex counts these and blocks the address
-	probeOutageFirst = time.Second
-	probeOutageMax   = 30 * time.Second
-	throttleFirst    = time.Second // a refusal that names no time
-	throttleMax      = time.Minute
-)
+// maxEvidence is how many answers a hold shows.
+const maxEvidence = 5
 
 // excusedPerAttempt is how many incidents that only one contact meets make one
 // attempt of it.
@@ -38,56 +37,121 @@ const excusedPerAttempt = 4
 
 // Hold is why a lane sends nothing, since when, and what would end it.
 type Hold struct {
-	Reason    HoldReason `json:"reason"`
-	Since     time.Time  `json:"since"`
-	Until     time.Time  `json:"until,omitzero"`      // throttled: then it ends
-	NextProbe time.Time  `json:"next_probe,omitzero"` // outage, credentials: then one call is tried
-	Tried     int        `json:"tried,omitempty"`     // probes so far
-	Status    int        `json:"status,omitempty"`    // HTTP status that began it
-	Detail    string     `json:"detail,omitempty"`    // the CRM's words, redacted
-	every     time.Duration
+	Reason    HoldReason    `json:"reason"`
+	Since     time.Time     `json:"since"`
+	Until     time.Time     `json:"until,omitzero"`      // throttled, quota: then it ends
+	NextProbe time.Time     `json:"next_probe,omitzero"` // outage, credentials, storm: then one call is tried
+	Every     time.Duration `json:"every,omitempty"`     // credentials: the time between probes
+	Tried     int           `json:"tried,omitempty"`     // probes so far
+	Probed    time.Time     `json:"probed,omitzero"`     // the last of them
+	Status    int           `json:"status,omitempty"`    // HTTP status that began it
+	Detail    string        `json:"detail,omitempty"`    // the CRM's words, redacted
+	// Evidence is the last answers that were no success, oldest first.
+	Evidence []Evidence `json:"evidence,omitempty"`
+
+	// Of a storm: what all were refused for, how many contacts when it began,
+	// and the updates that were dead letters before.
+	Cause    *contact.Cause `json:"cause,omitempty"`
+	Contacts int            `json:"contacts,omitempty"`
+	Letters  []contact.Ref  `json:"letters,omitempty"`
+
+	trial bool // the read was answered: the next probe is one change
+}
+
+// Evidence is an answer, as it is shown to people.
+type Evidence struct {
+	At      time.Time       `json:"at"`
+	Contact string          `json:"contact,omitempty"` // "" for a read
+	Verdict contact.Verdict `json:"verdict"`
+	Status  int             `json:"status,omitempty"`
+	Detail  string          `json:"detail,omitempty"`
 }
 
 // Probes says that the hold ends by a probe, not by itself.
-func (h *Hold) Probes() bool { return h.Reason == HoldOutage || h.Reason == HoldCredentials }
+func (h *Hold) Probes() bool {
+	return h.Reason == HoldOutage || h.Reason == HoldCredentials || h.Reason == HoldStorm
+}
+
+func (h *Hold) tried(now time.Time) {
+	h.Tried++
+	h.Probed = now
+}
 
 // beginHold holds the lane. A hold that is on stays, unless the new one tells
-// more: credentials over outage over throttled.
-func (l *Lane) beginHold(h Hold, a crm.Answer) {
+// more: credentials over outage over storm over throttled. The hold that was
+// to begin is returned, in force or not.
+func (l *Lane) beginHold(h Hold, a crm.Answer) *Hold {
+	h.Status, h.Detail, h.Evidence = a.Status, a.Detail, l.recent
 	if l.hold != nil && (l.hold.Reason == h.Reason || rank(l.hold.Reason) > rank(h.Reason)) {
 		if h.Until.After(l.hold.Until) {
 			l.hold.Until = h.Until
 		}
-		return
+		return &h
 	}
-	h.Status, h.Detail = a.Status, a.Detail
+	if p := l.lastHold; p.Reason == h.Reason && h.Probes() && h.Since.Sub(l.lastEnd) < flapWithin {
+		h.Tried = p.Tried // the same incident: it is not asked as often as at first
+		h.NextProbe = h.Since
+		l.hold = &h
+		l.nextProbe(h.Since, a)
+	}
 	l.hold = &h
 	l.stats.Holds[h.Reason]++
+	l.changed()
 	l.o.Log.Warn().Str("target", l.o.Target).Str("reason", string(h.Reason)).Int("status", a.Status).
 		Str("detail", a.Detail).Time("until", h.Until).Time("next_probe", h.NextProbe).Msg("lane holds")
+	return &h
 }
 
 func rank(r HoldReason) int {
 	switch r {
 	case HoldCredentials:
-		return 3
+		return 4
 	case HoldOutage:
+		return 3
+	case HoldStorm:
 		return 2
 	default:
 		return 1
 	}
 }
 
+// endHold ends the hold that is on. A storm that it covered is on again.
 func (l *Lane) endHold(now time.Time, why string) {
-	if l.hold == nil {
+	h := l.hold
+	if h == nil {
 		return
 	}
-	l.o.Log.Info().Str("target", l.o.Target).Str("reason", string(l.hold.Reason)).
-		Dur("after", now.Sub(l.hold.Since)).Int("probes", l.hold.Tried).Str("why", why).Msg("lane resumes")
-	if l.hold.Reason == HoldOutage {
+	l.o.Log.Info().Str("target", l.o.Target).Str("reason", string(h.Reason)).
+		Dur("after", now.Sub(h.Since)).Int("probes", h.Tried).Str("why", why).Msg("lane resumes")
+	if h.Probes() {
 		l.budget.restart(now)
 	}
-	l.hold = nil
+	l.lastHold, l.lastEnd = *h, now
+	l.hold = l.storms.hold
+	l.changed()
+}
+
+// note keeps an answer as evidence for the hold that is on or may come.
+func (l *Lane) note(k contact.Key, r result) {
+	a := r.ans
+	l.stats.Answers[a.Verdict]++
+	l.stats.Requests += int64(max(1, a.Requests))
+	if l.o.OnAnswer != nil {
+		l.o.OnAnswer(a, r.ended.Sub(r.began))
+	}
+	if a.Verdict != contact.VerdictThrottled {
+		l.budget.Hear(r.ended, a.Hints, r.began)
+	}
+	if a.Verdict.Success() {
+		return
+	}
+	if n := len(l.recent); n >= maxEvidence {
+		l.recent = slices.Clone(l.recent[n-maxEvidence+1:])
+	}
+	l.recent = append(l.recent, Evidence{At: r.ended, Contact: k.ID, Verdict: a.Verdict, Status: a.Status, Detail: a.Detail})
+	if l.hold != nil {
+		l.hold.Evidence = l.recent
+	}
 }
 
 // alive notes an answer that shows the target in order: whatever it said of
@@ -99,9 +163,9 @@ func (l *Lane) alive(now time.Time) {
 		l.refund(1)
 	}
 	clear(l.streak)
-	l.incident, l.refusals = 0, 0
+	l.incident = 0
 	l.lastGood = now
-	if l.hold != nil && l.hold.Probes() {
+	if l.hold != nil && l.hold.Probes() && l.hold.Reason != HoldStorm {
 		l.endHold(now, "a call was answered")
 	}
 }
@@ -112,9 +176,9 @@ func (l *Lane) refusedUs(now time.Time, a crm.Answer) {
 	if a.Verdict == contact.VerdictForbidden {
 		every = probeForbidden
 	}
-	l.beginHold(Hold{Reason: HoldCredentials, Since: now, NextProbe: now.Add(max(every, a.Wait)), every: every}, a)
+	l.beginHold(Hold{Reason: HoldCredentials, Since: now, NextProbe: now.Add(max(every, a.Wait)), Every: every}, a)
 	if l.hold.Reason == HoldCredentials {
-		l.hold.every = every
+		l.hold.Every = every
 	}
 	l.nextProbe(now, a)
 }
@@ -123,17 +187,9 @@ func (l *Lane) refusedUs(now time.Time, a crm.Answer) {
 // of our own, and lowers the rate where it named none.
 func (l *Lane) throttledBy(r result) {
 	now, a := r.ended, r.ans
-	wait := a.Wait
-	if r.began.After(l.refusedAt) { // calls side by side are refused as one
-		l.refusals++
-		l.refusedAt = now
-	}
-	if wait <= 0 {
-		l.budget.cut(now)
-		wait = l.jitter(stepped(throttleFirst, throttleMax, l.refusals-1))
-	}
-	l.budget.hold(now.Add(wait))
-	l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: now.Add(wait)}, a)
+	l.budget.HearRefusal(now, a.Hints, r.began)
+	until := l.budget.Refused(now, r.began, a.Wait)
+	l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: until}, a)
 	l.nextProbe(now, a)
 }
 
@@ -178,7 +234,7 @@ func (l *Lane) beginOutage(now time.Time, a crm.Answer) {
 	l.refund(0)
 	clear(l.streak)
 	l.incident = 0
-	l.beginHold(Hold{Reason: HoldOutage, Since: now, NextProbe: now.Add(max(a.Wait, l.jitter(probeOutageFirst))), every: probeOutageFirst}, a)
+	l.beginHold(Hold{Reason: HoldOutage, Since: now, NextProbe: now.Add(max(a.Wait, l.jitter(probeOutageFirst)))}, a)
 }
 
 // refund gives back the attempts that count since the last answer which showed
@@ -190,17 +246,4 @@ func (l *Lane) refund(keep int) {
 			s.failures = s.attempts
 		}
 	}
-}
-
-// nextProbe sets the time of the next probe after one has failed.
-func (l *Lane) nextProbe(now time.Time, a crm.Answer) {
-	h := l.hold
-	if h == nil || !h.Probes() || h.NextProbe.After(now) {
-		return
-	}
-	every := h.every
-	if h.Reason == HoldOutage {
-		every = l.jitter(stepped(probeOutageFirst, probeOutageMax, h.Tried))
-	}
-	h.NextProbe = now.Add(max(every, a.Wait))
 }

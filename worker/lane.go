@@ -24,14 +24,18 @@ type Lane struct {
 	arrivals chan arrival
 	results  chan result
 	settled  chan settleResult
+	recalled chan error
 	asks     chan chan Status
+	stories  chan storyAsk
 	orders   chan Orders
+	sweeps   chan struct{}
+	news     chan struct{} // something that others should know has changed
 	done     chan struct{} // closed when Run returns
 
 	stopping context.Context // ends when the lane begins to drain
 	drains   context.CancelFunc
 
-	budget  *budget
+	budget  *Budget
 	windows [contact.Classes]*window
 
 	// Owned by Run's goroutine from here on.
@@ -47,19 +51,23 @@ type Lane struct {
 	fatal    error
 
 	operator Orders
-	hold     *Hold // the automatic one
+	hold     *Hold // the automatic one that is on, nil for none
+	lastHold Hold  // the one before
+	lastEnd  time.Time
+	storms   storms
+	recent   []Evidence // the last answers that were no success
+	prober   Prober     // nil where the sender is none
 	probing  *slot
+	reading  bool           // a read is in flight as a probe
 	streak   map[string]int // contact id: counted failures since the last answer that showed the target alive
 	incident int            // failures in a row that the sender calls the target's
 	lastGood time.Time      // last answer that showed the target alive
-	refusals int            // throttled answers in a row, those side by side counted as one
 
-	refusedAt time.Time // the last of them
-
-	waiting waiting // what dispatch waits for
-	stats   Counts
-	callNo  uint64
-	born    time.Time
+	waiting  waiting  // what dispatch waits for
+	heldBack heldBack // by a quota
+	stats    Counts
+	callNo   uint64
+	born     time.Time
 }
 
 // New makes a lane; it does nothing until [Lane.Run].
@@ -71,13 +79,21 @@ func New(o Options) *Lane {
 		arrivals: make(chan arrival, 256),
 		results:  make(chan result),
 		settled:  make(chan settleResult),
+		recalled: make(chan error, 1),
 		asks:     make(chan chan Status),
+		stories:  make(chan storyAsk),
 		orders:   make(chan Orders),
+		sweeps:   make(chan struct{}, 1),
+		news:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		slots:    map[string]*slot{},
 		streak:   map[string]int{},
+		storms:   storms{rows: map[rowKey]*row{}},
 		stats:    newCounts(),
+		budget:   NewBudget(o.Quota, o.Spent, time.Now()),
 	}
+	l.prober, _ = o.Sender.(Prober)
+	l.budget.ride(o.Shared)
 	for c := range l.windows {
 		l.windows[c] = newWindow(o.Window, o.WindowBytes)
 	}
@@ -92,10 +108,11 @@ func New(o Options) *Lane {
 // whoever ends the ownership should end ctx as well. ctx must end when work does.
 func (l *Lane) Run(ctx, work context.Context) error {
 	l.born = time.Now()
-	l.budget = newBudget(l.o.Quota, l.o.Spent, l.born)
 	defer close(l.done)
+	defer l.budget.leave()
 	l.stopping, l.drains = context.WithCancel(work)
 	defer l.drains()
+	l.remember(l.o.Memory)
 	l.obey(l.o.Orders)
 	intake, stop := context.WithCancel(ctx)
 	var readers sync.WaitGroup
@@ -126,7 +143,7 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		if l.draining {
 			l.drains()
 		}
-		if l.draining && l.calling == 0 && l.settling == 0 {
+		if l.draining && l.calling == 0 && l.settling == 0 && !l.storms.recalling {
 			return errors.Join(l.fatal, work.Err())
 		}
 		wake := idleWait
@@ -142,10 +159,17 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			l.decide(work, r)
 		case s := <-l.settled:
 			l.finish(s)
+		case err := <-l.recalled:
+			l.recallEnded(time.Now(), err)
 		case reply := <-l.asks:
 			reply <- l.snapshot(time.Now())
+		case ask := <-l.stories:
+			ask.reply <- l.story(ask.id)
+		case <-l.sweeps:
+			l.sweep(work)
 		case o := <-l.orders:
 			l.obey(o)
+		case <-l.budget.changed():
 		case err := <-failed:
 			l.fatal, l.draining = errors.Join(l.fatal, err), true
 		case <-stopping:
@@ -167,6 +191,26 @@ func (l *Lane) arriveMore() {
 	}
 }
 
+// Changed has something whenever a hold has begun or ended since it was last
+// received from. One goroutine may listen.
+func (l *Lane) Changed() <-chan struct{} { return l.news }
+
+func (l *Lane) changed() {
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
+// Sweep makes the lane ask [Options.Cancelled] about everything that waits. It
+// does not wait for that. Safe for concurrent use.
+func (l *Lane) Sweep() {
+	select {
+	case l.sweeps <- struct{}{}:
+	default:
+	}
+}
+
 // Status asks the running lane how it is. It is false once the lane has ended
 // or where ctx ends first. Safe for concurrent use.
 func (l *Lane) Status(ctx context.Context) (Status, bool) {
@@ -178,6 +222,19 @@ func (l *Lane) Status(ctx context.Context) (Status, bool) {
 	case <-ctx.Done():
 	}
 	return Status{}, false
+}
+
+// Contact asks the running lane what it has in memory of a contact. It is false
+// once the lane has ended or where ctx ends first. Safe for concurrent use.
+func (l *Lane) Contact(ctx context.Context, id string) (ContactStatus, bool) {
+	ask := storyAsk{id: id, reply: make(chan ContactStatus, 1)}
+	select {
+	case l.stories <- ask:
+		return <-ask.reply, true
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	return ContactStatus{}, false
 }
 
 // Steer gives the lane the operator's orders, which replace those before. It
@@ -199,12 +256,21 @@ func (l *Lane) Steer(ctx context.Context, o Orders) bool {
 func (l *Lane) Spent() []Spent {
 	select {
 	case <-l.done:
-		if l.budget != nil {
-			return l.budget.spentNow(time.Now())
-		}
+		return l.budget.Release(time.Now())
 	default:
 	}
 	return nil
+}
+
+// Memory is what the next lane must know. It is complete once Run has returned;
+// until then it is empty, and [Lane.Status] tells it. Safe for concurrent use.
+func (l *Lane) Memory() Memory {
+	select {
+	case <-l.done:
+		return l.memory()
+	default:
+		return Memory{}
+	}
 }
 
 // Orders are what an operator wants of a lane. The zero value wants nothing.
@@ -216,6 +282,14 @@ type Orders struct {
 	Since time.Time `json:"since,omitzero"`
 	// Rate overrides the configured requests a second where it is above 0.
 	Rate float64 `json:"rate,omitempty"`
+
+	// Accepted is the fingerprint of the cause that the operator wants as dead
+	// letters, for an hour from AcceptedAt: a storm of that cause ends, and no
+	// other begins.
+	Accepted   string    `json:"accepted,omitempty"`
+	AcceptedAt time.Time `json:"accepted_at,omitzero"`
+	// RecallAt ends a storm that began before it: its letters are recalled.
+	RecallAt time.Time `json:"recall_at,omitzero"`
 }
 
 func (l *Lane) obey(o Orders) {
@@ -234,16 +308,25 @@ func (l *Lane) obey(o Orders) {
 		l.hold.NextProbe = time.Now() // whoever resumes wants to see it tried
 	}
 	l.operator = o
-	rate := l.o.Quota.Rate
-	if o.Rate > 0 {
-		rate = o.Rate
+	if h := l.storms.hold; h != nil {
+		now := time.Now()
+		switch {
+		case o.RecallAt.After(h.Since):
+			l.storms.over = true
+		case l.accepts(now, *h.Cause) && o.AcceptedAt.After(h.Since):
+			l.endStorm(now, "the operator accepts the refusals")
+		}
 	}
-	l.budget.setRate(time.Now(), rate)
+	q := l.o.Quota
+	if o.Rate > 0 {
+		q.Rate = o.Rate
+	}
+	l.budget.Set(time.Now(), q)
 }
 
 // result is a call that has ended.
 type result struct {
-	slot  *slot
+	slot  *slot // nil for a read that probes
 	ans   crm.Answer
 	began time.Time
 	ended time.Time

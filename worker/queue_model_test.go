@@ -42,6 +42,8 @@ type queueModel struct {
 type stored struct {
 	n       int
 	update  contact.Update
+	fields  []string // as they were given
+	again   *stored  // the update that repeats it
 	mark    contact.Mark
 	ending  *contact.Ending
 	settled int // ordinal of its settlement
@@ -81,8 +83,8 @@ func (q *queueModel) publishVersion(id string, class contact.Class, version int6
 
 func (q *queueModel) publishUpdate(u contact.Update, fields ...string) *stored {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	n := len(q.byNumber)
+	q.mu.Unlock()
 	doc, addr := map[string]any{}, map[string]any{}
 	for _, f := range fields {
 		name, suffix, _ := strings.Cut(f, "=")
@@ -93,14 +95,22 @@ func (q *queueModel) publishUpdate(u contact.Update, fields ...string) *stored {
 			doc[name] = value
 		}
 	}
-	raw, _ := json.Marshal(doc)
-	u.Fields, _ = contact.ParsePatch(raw)
-	u.Raw = raw
-	u.Seq, u.Stored = uint64(len(q.streams[u.Class])+1), time.Now()
 	if len(fields) == 0 {
 		u.Bad = &contact.BadUpdate{Reason: contact.Malformed, Detail: "no fields"}
 	}
-	r := &stored{n: n, update: u, mark: u.Mark()}
+	raw, _ := json.Marshal(doc)
+	r := q.publishRaw(u, raw)
+	r.fields = fields
+	return r
+}
+
+func (q *queueModel) publishRaw(u contact.Update, raw []byte) *stored {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	u.Fields, _ = contact.ParsePatch(raw)
+	u.Raw = raw
+	u.Seq, u.Stored = uint64(len(q.streams[u.Class])+1), time.Now()
+	r := &stored{n: len(q.byNumber), update: u, mark: u.Mark()}
 	q.byNumber = append(q.byNumber, r)
 	q.streams[u.Class] = append(q.streams[u.Class], r)
 	c := q.contact(u.Contact.ID)
@@ -273,6 +283,34 @@ func (s *session) Fence(id string) contact.Fence {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
 	return s.q.contact(id).fence.Clone()
+}
+
+func (s *session) Recall(ctx context.Context, letters []contact.Ref) error {
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.lost:
+		return errLost
+	}
+	for _, ref := range letters {
+		s.q.mu.Lock()
+		r := s.q.streams[ref.Class][ref.Seq-1]
+		ok := r.update.Contact.ID == ref.ID && r.ending != nil && r.ending.Outcome == contact.Dead && r.again == nil
+		s.q.mu.Unlock()
+		if ok {
+			u := contact.Update{
+				Contact: r.update.Contact, Class: r.update.Class, RedriveOf: fmt.Sprint(r.n), Version: r.update.Version, Versioned: r.update.Versioned,
+				Redrive: &contact.Redrive{Order: r.update.Place()},
+			}
+			if r.fields == nil {
+				r.again = s.q.publishRaw(u, r.update.Raw)
+				continue
+			}
+			r.again = s.q.publishUpdate(u, r.fields...)
+		}
+	}
+	return nil
 }
 
 func (s *session) Settle(ctx context.Context, st contact.Settlement) error {

@@ -18,7 +18,9 @@ type settleResult struct {
 func (l *Lane) settle(work context.Context, s *slot, now time.Time) {
 	s.state = slotSettling
 	l.settling++
-	st := contact.Settlement{Contact: s.key, Ended: s.take.endings(l.o.Rules, now), Fence: s.take.fence}
+	ended := s.take.endings(l.o.Rules, now)
+	l.suspect(ended)
+	st := contact.Settlement{Contact: s.key, Ended: ended, Fence: s.take.fence}
 	go func() {
 		err := l.o.Source.Settle(work, st)
 		l.settled <- settleResult{slot: s, st: st, err: err}

@@ -20,6 +20,30 @@ func (s *sim) check() {
 	}
 }
 
+// refusedThen says whether an update ended while everybody was refused, and is
+// one of those that a storm leaves dead: the few before it can be told.
+func (s *sim) refusedThen(u *stored) bool {
+	for i, f := range s.faults {
+		then := slices.ContainsFunc(u.ending.Tries, func(a contact.Attempt) bool {
+			at := a.At.Sub(s.born)
+			return at >= f.from && at < f.to && a.Status == 400
+		})
+		if f.kind == "refused" && then {
+			if u.again == nil && u.update.RedriveOf == "" && !s.accepted {
+				if s.leftDead == nil {
+					s.leftDead = map[int]map[string]bool{}
+				}
+				if s.leftDead[i] == nil {
+					s.leftDead[i] = map[string]bool{}
+				}
+				s.leftDead[i][u.update.Contact.ID] = true
+			}
+			return len(s.leftDead[i]) < 2*DefaultStormAfter
+		}
+	}
+	return false
+}
+
 // checkOutcomes: each update has one, and is dead only for its own faults.
 func (s *sim) checkOutcomes() {
 	for _, u := range s.w.q.byNumber {
@@ -52,6 +76,8 @@ func (s *sim) checkOutcomes() {
 			ok = strings.HasPrefix(id, "gone")
 		case contact.Exhausted:
 			ok = strings.HasPrefix(id, "poison") || strings.HasPrefix(id, "trap")
+		case contact.Refused: // few contacts, or the operator's word
+			ok = s.refusedThen(u)
 		case contact.Protocol:
 			ok = strings.HasPrefix(id, "trap")
 		}

@@ -64,6 +64,9 @@ func (s *sim) produce(ctx context.Context) {
 					s.saw("version out of order")
 				}
 			}
+			if u.Class == contact.Bulk {
+				u.Job = fmt.Sprint("job", i*8/s.updates)
+			}
 			s.w.q.publishUpdate(u, s.fields(r, odd)...)
 		}
 		i += burst
@@ -139,6 +142,9 @@ func (s *sim) own(ctx context.Context) *running {
 	r := s.actor("owner")
 	every := 15*time.Minute + time.Duration(r.ExpFloat64()*float64(8*time.Hour))
 	for {
+		if s.w.o.Memory.Hold != nil {
+			s.saw("hold inherited")
+		}
 		lane := s.w.start()
 		s.owners++
 		until := min(time.Duration(r.ExpFloat64()*float64(every)), s.rough-time.Since(s.born))
@@ -155,6 +161,9 @@ func (s *sim) own(ctx context.Context) *running {
 // finish ends a lane in one of three ways.
 func (s *sim) finish(lane *running, r *rand.Rand) {
 	st, ok := lane.l.Status(s.t.Context())
+	if ok { // an old one may stand there as well
+		s.w.o.Memory = roundTrip(s.t, st).Memory
+	}
 	switch kind := r.IntN(3); {
 	case kind == 0:
 		s.saw("end graceful")
@@ -195,6 +204,18 @@ func (s *sim) steer(ctx context.Context, lane *running, r *rand.Rand, until time
 			s.order(lane, Orders{Rate: s.w.o.Quota.Rate * (0.2 + 0.8*r.Float64())}, "operator rate")
 		case 3, 4, 5, 6:
 			s.order(lane, Orders{Since: time.Now()}, "operator resume")
+		case 8:
+			s.mu.Lock()
+			s.cancelled[fmt.Sprint("job", r.IntN(8))] = true
+			s.mu.Unlock()
+			lane.l.Sweep()
+		case 9:
+			s.order(lane, Orders{RecallAt: time.Now(), Since: time.Now()}, "operator recall")
+		case 10:
+			if st, ok := lane.l.Status(s.t.Context()); ok && st.Hold != nil && st.Hold.Cause != nil {
+				s.accepted = true
+				s.order(lane, Orders{Accepted: st.Hold.Cause.Fingerprint(), AcceptedAt: time.Now(), Since: time.Now()}, "operator accepts")
+			}
 		case 7:
 			s.mu.Lock()
 			s.secretNew = true
@@ -221,6 +242,9 @@ func (s *sim) sample(lane *running) {
 	s.saw("waits for " + st.Waiting)
 	if st.Hold != nil {
 		s.saw("hold " + string(st.Hold.Reason))
+	}
+	if st.Counts.Recalled > 0 {
+		s.saw("letters recalled")
 	}
 	if st.Counts.Unmerged > 0 {
 		s.saw("un-merged")

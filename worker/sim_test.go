@@ -67,7 +67,7 @@ func simWanted() []string {
 		"unknown then success", "merged after a takeover", "merged retry", "part of a change was left out",
 		"version out of order", "waits for its lease to be renewed", "waits for the quota", "waits for the next probe",
 		"waits for the operator", "window full", "not a second request",
-		"un-merged", "exhausted", "hold operator",
+		"un-merged", "exhausted", "hold operator", "read as a probe", "letters recalled", "hold inherited",
 	}
 	for _, v := range []contact.Verdict{
 		contact.VerdictUnknown, contact.VerdictApplied, contact.VerdictUnchanged, contact.VerdictInvalid, contact.VerdictMissing,
@@ -75,13 +75,13 @@ func simWanted() []string {
 	} {
 		out = append(out, "answer "+v.String())
 	}
-	for _, o := range []contact.Outcome{contact.Applied, contact.Unchanged, contact.Superseded, contact.Dead} {
+	for _, o := range []contact.Outcome{contact.Applied, contact.Unchanged, contact.Superseded, contact.Dead, contact.Cancelled} {
 		out = append(out, "outcome "+o.String())
 	}
 	for _, r := range []contact.Reason{contact.Malformed, contact.Invalid, contact.Missing, contact.Conflict, contact.Exhausted, contact.Protocol} {
 		out = append(out, "reason "+r.String())
 	}
-	for _, h := range []HoldReason{HoldThrottled, HoldOutage, HoldCredentials} {
+	for _, h := range []HoldReason{HoldThrottled, HoldOutage, HoldCredentials, HoldStorm} {
 		out = append(out, "hold "+string(h))
 	}
 	return out
@@ -124,6 +124,10 @@ type sim struct {
 	breaks    int // ownerships that did not end in good order
 	secretNew bool
 	narrow    bool // the windows are small
+	cancelled map[string]bool
+	accepted  bool                    // the operator has taken a storm for what it seems
+	leftDead  map[int]map[string]bool // by fault: contacts that a storm left dead
+	reads     []time.Time
 
 	mu        sync.Mutex
 	sometimes map[string]int
@@ -135,7 +139,7 @@ type simFault struct {
 	kind     string
 }
 
-var simFaultKinds = []string{"incident", "500", "timeout", "unauthorized", "forbidden", "throttled", "throttled for a time", "flapping"}
+var simFaultKinds = []string{"incident", "500", "timeout", "unauthorized", "forbidden", "throttled", "throttled for a time", "flapping", "refused"}
 
 // actor is the randomness of one part of a simulation, so that another part
 // does not shift it.
@@ -146,7 +150,7 @@ func (s *sim) actor(name string) *rand.Rand {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, seed: seed, w: newWorld(t), born: time.Now(), sometimes: map[string]int{}, p: map[string]float64{}}
+	s := &sim{t: t, seed: seed, w: newWorld(t), born: time.Now(), sometimes: map[string]int{}, cancelled: map[string]bool{}, p: map[string]float64{}}
 	r := s.actor("options")
 	chance := func(p float64) bool { return r.Float64() < p }
 	s.rough = time.Hour + time.Duration(r.ExpFloat64()*float64(12*time.Hour))
@@ -154,7 +158,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s.contacts = 3 + r.IntN(300)
 	for _, name := range []string{"500", "lost before", "lost after", "wait", "throttled", "slow"} {
 		if chance(0.4) {
-			s.p[name] = 0.1 * r.Float64()
+			s.p[name] = 0.07 * r.Float64() // eight in a row of these would be bad luck, not a bug
 		}
 	}
 	s.p["read"] = r.Float64()
@@ -192,6 +196,17 @@ func newSim(t *testing.T, seed uint64) *sim {
 		c := s.secretNew
 		s.secretNew = false
 		return c
+	}
+	if chance(0.5) {
+		o.Sender = prober{crmModel: s.w.m, reads: &s.reads, read: s.read}
+	}
+	o.Cancelled = func(u *contact.Update) string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if u.Job != "" && s.cancelled[u.Job] {
+			return "cancelled"
+		}
+		return ""
 	}
 	o.OnAnswer = func(a crm.Answer, _ time.Duration) { s.saw("answer " + a.Verdict.String()) }
 	o.OnSettled = s.onSettled
@@ -263,6 +278,18 @@ func (s *sim) plan(c *crmCall) fate {
 	return s.single(f, r)
 }
 
+// read is the answer to a probe that only reads.
+func (s *sim) read() crm.Answer {
+	s.saw("read as a probe")
+	since := time.Since(s.born)
+	for _, w := range s.faults {
+		if since >= w.from && since < w.to && !s.stopped && w.kind != "refused" && w.kind != "forbidden" && w.kind != "flapping" {
+			return s.inFault(w.kind, fine).answer
+		}
+	}
+	return crm.Answer{Verdict: contact.VerdictUnchanged, Status: 200}
+}
+
 func (s *sim) inFault(kind string, f fate) fate {
 	f.readFirst = false
 	a := crm.Answer{Verdict: contact.VerdictTransient, Status: 503}
@@ -275,6 +302,8 @@ func (s *sim) inFault(kind string, f fate) fate {
 		a = crm.Answer{Verdict: contact.VerdictUnauthorized, Status: 401, Incident: true}
 	case "forbidden":
 		a = crm.Answer{Verdict: contact.VerdictForbidden, Status: 403}
+	case "refused":
+		a = crm.Answer{Verdict: contact.VerdictInvalid, Reason: contact.Refused, Status: 400, Detail: "the licence has run out"}
 	case "throttled":
 		a = crm.Answer{Verdict: contact.VerdictThrottled, Status: 429}
 	case "throttled for a time":

@@ -139,6 +139,43 @@ func (q *readyQueue) leave(s *slot, c contact.Class) {
 
 func (q *readyQueue) len() int { return q.n[contact.Live] + q.n[contact.Bulk] }
 
+// peek is a slot that is ready; nil where none is.
+func (q *readyQueue) peek() *slot {
+	for c := range q.fifo {
+		f := &q.fifo[c]
+		for _, e := range f.list[f.head:] {
+			if e.slot.ticket[c] == e.ticket {
+				return e.slot
+			}
+		}
+	}
+	return nil
+}
+
+// popAny takes a ready slot from anywhere in its FIFO; pick draws a number
+// below its argument. nil where none is ready.
+func (q *readyQueue) popAny(pick func(int) int) *slot {
+	classes := [contact.Classes]contact.Class{contact.Live, contact.Bulk}
+	if pick(2) == 1 {
+		slices.Reverse(classes[:])
+	}
+	for _, c := range classes {
+		f := &q.fifo[c]
+		if q.n[c] == 0 {
+			continue
+		}
+		waiting := f.list[f.head:]
+		first := pick(len(waiting))
+		for i := range waiting {
+			if e := waiting[(first+i)%len(waiting)]; e.slot.ticket[c] == e.ticket {
+				q.leave(e.slot, c) // its entry goes stale
+				return e.slot
+			}
+		}
+	}
+	return nil
+}
+
 // pop takes the next slot: live before bulk, but of every bulkEvery slots that
 // are taken while bulk waits, one is bulk.
 func (q *readyQueue) pop(bulkEvery int) *slot {
@@ -175,6 +212,16 @@ func (l *Lane) makeReady(s *slot) {
 	}
 	s.state = slotReady
 	l.ready.push(s, s.class())
+}
+
+// leaveTurn takes a slot out of whatever it waits in.
+func (l *Lane) leaveTurn(s *slot) {
+	if s.heapIndex >= 0 {
+		heap.Remove(&l.retries, s.heapIndex)
+	}
+	for c := range contact.Class(contact.Classes) {
+		l.ready.leave(s, c)
+	}
 }
 
 // retryHeap orders waiting slots by their time.

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"cmp"
-	"math"
 	"slices"
 	"time"
 
@@ -22,6 +21,7 @@ type Counts struct {
 	Saved     int64                     `json:"saved"`     // calls that merging made needless
 	Unmerged  int64                     `json:"unmerged"`  // refused changes that were taken apart
 	Unknown   int64                     `json:"unknown"`   // answers that never came
+	Recalled  int64                     `json:"recalled"`  // dead letters of a storm that went back into the queue
 }
 
 func newCounts() Counts {
@@ -71,12 +71,11 @@ type Status struct {
 	Retrying int       `json:"retrying"`
 	Retries  []Waiter  `json:"retries,omitempty"` // the first of those, by time
 
-	Rate    float64        `json:"rate"`    // requests a second that we allow ourselves now; 0: no limit
-	Allowed float64        `json:"allowed"` // and at most, as configured or ordered; 0: no limit
-	Burst   int            `json:"burst"`
-	Windows []WindowStatus `json:"windows,omitempty"`
-	Spent   []Spent        `json:"spent,omitempty"`
-	Counts  Counts         `json:"counts"`
+	QuotaStatus
+	Shared *QuotaStatus `json:"shared,omitempty"` // of the quota in common with others
+	Spent  []Spent      `json:"spent,omitempty"`  // for the next owner
+	Memory Memory       `json:"memory,omitzero"`
+	Counts Counts       `json:"counts"`
 }
 
 // Waiter is a contact that waits for its retry.
@@ -89,13 +88,6 @@ type Waiter struct {
 	Detail   string    `json:"detail,omitempty"`
 }
 
-// WindowStatus is how much of a window is used.
-type WindowStatus struct {
-	Span  time.Duration `json:"span"`
-	Used  int           `json:"used"`
-	Limit int           `json:"limit"`
-}
-
 // maxWaiters is how many waiting contacts a status lists.
 const maxWaiters = 10
 
@@ -106,12 +98,8 @@ func (l *Lane) snapshot(now time.Time) Status {
 		Ready: l.ready.len(), Calling: l.calling, Retrying: len(l.retries),
 		Orders: l.operator, Counts: l.stats.clone(),
 	}
-	if l.hold != nil {
-		h := *l.hold
-		s.Hold = &h
-	} else if l.operator.Hold {
-		s.Hold = &Hold{Reason: HoldOperator, Since: l.operator.Since, Until: l.operator.Until, Detail: l.operator.Note}
-	}
+	s.Hold = l.shownHold(now)
+	s.Memory = l.memory()
 	for _, w := range l.retries {
 		s.Retries = append(s.Retries, waiter(w))
 	}
@@ -121,7 +109,11 @@ func (l *Lane) snapshot(now time.Time) Status {
 	if len(s.Retries) > maxWaiters {
 		s.Retries = s.Retries[:maxWaiters]
 	}
-	l.budget.describe(now, &s)
+	s.QuotaStatus, s.Spent = l.budget.Describe(now), l.budget.Memory(now)
+	if l.o.Shared != nil {
+		q := l.o.Shared.Describe(now)
+		s.Shared = &q
+	}
 	return s
 }
 
@@ -142,24 +134,10 @@ func (l *Lane) state() string {
 		return "draining"
 	case !l.open:
 		return "loading"
-	case l.hold != nil || l.operator.Hold:
+	case l.hold != nil || l.operator.Hold || l.quotaHold(time.Now()) != nil:
 		return "held"
 	case len(l.slots) == 0:
 		return "idle"
 	}
 	return "running"
-}
-
-func (b *budget) describe(now time.Time, s *Status) {
-	s.Spent = b.spentNow(now)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.climbLocked(now)
-	if !math.IsInf(b.allowed, 1) {
-		s.Rate, s.Allowed = b.now_, b.allowed
-	}
-	s.Burst = b.lim.Burst()
-	for _, w := range b.windows {
-		s.Windows = append(s.Windows, WindowStatus{Span: w.span, Used: w.sum, Limit: w.limit})
-	}
 }

@@ -51,11 +51,19 @@ func (l *Lane) newTake(s *slot) *take {
 		end:     make([]contact.Ending, n),
 		fence:   s.fence,
 	}
+	sure := 0 // so many may have been sent: it is too late to cancel them
+	if s.maybeSent {
+		sure = s.sent
+	}
 	s.pending, s.sent = s.pending[n:], 0
 	if len(s.pending) == 0 {
 		s.pending = nil
 	}
 	for i, u := range t.updates {
+		if why := l.cancelled(u); why != "" && i >= sure {
+			t.end[i] = contact.Ending{Outcome: contact.Cancelled, Detail: why, Fields: l.o.Rules.Paths(u.Fields)}
+			continue
+		}
 		if u.Bad != nil {
 			t.end[i] = contact.Ending{Outcome: contact.Dead, Reason: u.Bad.Reason, Field: u.Bad.Field, Detail: u.Bad.Error(), Fields: l.o.Rules.Paths(u.Fields)}
 		}

@@ -30,6 +30,10 @@ type Source interface {
 	// for as long as the context lasts. One contact's settlements are never
 	// concurrent.
 	Settle(ctx context.Context, s contact.Settlement) error
+	// Recall puts dead letters back into the queue, as updates of their old
+	// class and place; nil once that is stored. A letter that is none any more
+	// is passed over. It tries for as long as the context lasts.
+	Recall(ctx context.Context, letters []contact.Ref) error
 	// Fence is a copy of the contact's fence as of its last settlement. It is
 	// exact while the contact has updates that were handed out and not
 	// settled; the lane asks when it opens a slot. (A fence that came with the
@@ -45,21 +49,6 @@ type Source interface {
 // and answers each. It is called concurrently, never for one contact at once.
 type Sender interface {
 	Send(ctx context.Context, spend crm.Spend, changes []contact.Change) []crm.Answer
-}
-
-// Quota is what a target allows. Every HTTP request counts.
-type Quota struct {
-	Rate        float64       // requests a second; 0 means no limit
-	Burst       int           // requests at once after a pause; at least 1
-	Concurrency int           // calls at once; 0 means 1
-	Reserve     float64       // share of rate and windows left to others, 0 to 0.9
-	Windows     []WindowLimit // further limits, each over its own span
-}
-
-// WindowLimit is a limit over a rolling span of time.
-type WindowLimit struct {
-	Span  time.Duration
-	Limit int
 }
 
 // Retry says how an update that fails by itself is tried again.
@@ -107,16 +96,29 @@ type Options struct {
 	Timeout time.Duration
 	Margin  time.Duration // 0 means [DefaultMargin]
 	Quota   Quota
-	Retry   Retry
+	// Shared is a quota that this target has in common with others, beside its
+	// own; nil: none. What the CRM says of quotas is then said of this one.
+	Shared *Budget
+	Retry  Retry
 	// Orders are what the operator wants from the start; [Lane.Steer] changes
 	// them.
 	Orders Orders
 	// Spent is what a former lane of this target had used of its windows.
 	Spent []Spent
 
+	// Memory is what a former lane of this target knew.
+	Memory Memory
+
 	Window, WindowBytes int // 0 means the defaults
 	OutageAfter         int // 0 means the default
+	StormAfter          int // 0 means the default
 	BulkEvery           int // 0 means the default
+
+	// Cancelled says why an update is to end cancelled instead of being sent,
+	// "" for one that is not. nil cancels none. It is asked when the update's
+	// turn has come and at each [Lane.Sweep], by the lane's own goroutine: it
+	// must be quick.
+	Cancelled func(u *contact.Update) string
 
 	// SecretChanged says that the target's credentials are new since it was
 	// last asked; nil means never. It ends a credentials hold with a probe.
@@ -148,6 +150,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Window, DefaultWindow)
 	def(&o.WindowBytes, DefaultWindowBytes)
 	def(&o.OutageAfter, DefaultOutageAfter)
+	def(&o.StormAfter, DefaultStormAfter)
 	def(&o.BulkEvery, DefaultBulkEvery)
 	def(&o.Quota.Concurrency, 1)
 	def(&o.Quota.Burst, 1)

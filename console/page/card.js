@@ -17,7 +17,7 @@ const holdWords = {
 const holdAdvice = {
   outage: "Nothing is lost and no attempt is counted. It resumes by itself when a probe is answered.",
   credentials: "Put the secret or the permission right. A changed secret file is tried at once.",
-  storm: "Look at what they have in common before you resume.",
+  storm: "The rest waits and is tried now and then. Once one is taken, the dead letters go back into the queue by themselves.",
 };
 
 /** What a CRM said: HTTP 409: The Contact is missing */
@@ -34,13 +34,15 @@ function figure(name) {
   return { node, set: (v, n, kind = "") => { text(value, v); text(note, n); attr(node, "kind", kind); } };
 }
 
-/** A card; steer(target, "hold" | "resume") is called for its buttons. */
+/** A card; steer(target, "hold" | "resume" | "accept" | "recall") is called for its buttons. */
 export class Card {
   constructor(name, steer) {
     this.name = name;
     this.head();
     this.holdButton.addEventListener("click", () => steer(name, "hold"));
     this.resumeButton.addEventListener("click", () => steer(name, "resume"));
+    this.acceptButton.addEventListener("click", () => steer(name, "accept"));
+    this.recallButton.addEventListener("click", () => steer(name, "recall"));
 
     this.wait = el("span", { class: "grow" });
     this.pace = el("span", { class: "faint" });
@@ -48,7 +50,9 @@ export class Card {
     this.why = el("p");
     this.evidence = el("bdi", { class: "evidence" });
     this.advice = el("p", { class: "faint" });
-    this.hold = el("div", { class: "why" }, this.why, this.evidence, this.advice);
+    this.answers = el("ul", { class: "answers" });
+    this.storm = el("p", {}, this.recallButton, " ", this.acceptButton);
+    this.hold = el("div", { class: "why" }, this.why, this.evidence, this.answers, this.advice, this.storm);
 
     this.live = figure("Live waiting");
     this.bulk = figure("Bulk waiting");
@@ -73,6 +77,8 @@ export class Card {
     this.kind = el("span", { class: "tag" });
     this.holdButton = el("button", { type: "button", title: `stop calls to ${this.name}` }, "Hold…");
     this.resumeButton = el("button", { type: "button", title: `end the operator's hold of ${this.name}` }, "Resume");
+    this.acceptButton = el("button", { type: "button", title: "the refusals stand: their dead letters stay" }, "The contacts are wrong");
+    this.recallButton = el("button", { type: "button", title: "it is over: the dead letters go back into the queue" }, "It was the CRM");
     this.header = el("header", {}, el("h3", {}, el("bdi", {}, this.name)), this.kind, this.state,
       el("span", { class: "grow" }), this.resumeButton, this.holdButton);
   }
@@ -157,11 +163,20 @@ export class Card {
       if (own.until) parts.push(`until ${fmt.when(own.until, now)}`);
       if (own.next_probe) parts.push(`next probe ${fmt.when(own.next_probe, now)}`);
       if (own.tried) parts.push(`${fmt.plural(own.tried, "probe", "probes")} so far`);
+      if (own.contacts) parts.push(`${fmt.plural(own.contacts, "contact", "contacts")} refused`);
+      if (own.letters) parts.push(`${fmt.plural(own.letters.length, "dead letter", "dead letters")} to recall`);
     }
     text(this.why, parts.join(" · "));
     const said = answer(own);
     text(this.evidence, said);
     show(this.evidence, said !== "");
+    // What a person needs to judge it: the last answers, newest first.
+    each(this.answers, (own?.evidence ?? []).toReversed(), () => el("li", {}, el("bdi")), (node, e) => {
+      const about = e.contact ? `contact ${e.contact}` : "a read";
+      text(node.firstChild, `${fmt.clock(e.at, now)} ${about}: ${answer(e) || e.verdict}`);
+    });
+    show(this.answers, Boolean(own?.evidence?.length));
+    show(this.storm, own?.reason === "storm");
     text(this.advice, holdAdvice[own?.reason] ?? "");
     show(this.advice, Boolean(holdAdvice[own?.reason]));
   }

@@ -182,7 +182,7 @@ async function steer(target, order) {
     return;
   }
   try {
-    await ask(`api/v1/targets/${encodeURIComponent(target)}/resume`, {});
+    await ask(`api/v1/targets/${encodeURIComponent(target)}/resume`, order === "resume" ? {} : { storm: order });
   } catch (err) {
     text($("banner"), `${target} was not resumed: ${err.message}`);
     show($("banner"), true);

@@ -49,10 +49,15 @@ func (c *Client) send(ctx context.Context, m *crm.Meter, ch *contact.Change) crm
 	return k.settle(ctx, f.Answer(true), broken)
 }
 
-// do makes one request about the contact. A token that is refused is replaced
+// do makes one request about the contact.
+func (k *call) do(ctx context.Context, method string, body []byte, timeout time.Duration) (*crm.Reply, *crm.Fault, crm.Answer) {
+	return k.request(ctx, crm.Request{Method: method, Path: k.v.path + k.id + ".json", Body: body, Timeout: timeout})
+}
+
+// request makes one request with a token. A token that is refused is replaced
 // once: it may have ended early. Where there is no token, reply and fault are
 // nil and the answer says why.
-func (k *call) do(ctx context.Context, method string, body []byte, timeout time.Duration) (*crm.Reply, *crm.Fault, crm.Answer) {
+func (k *call) request(ctx context.Context, q crm.Request) (*crm.Reply, *crm.Fault, crm.Answer) {
 	spoilt := ""
 	for {
 		token, a, ok := k.tokens.get(ctx, k.meter, spoilt)
@@ -60,13 +65,11 @@ func (k *call) do(ctx context.Context, method string, body []byte, timeout time.
 			return nil, nil, a
 		}
 		k.secrets = append(k.secrets, token)
-		h := http.Header{"Authorization": {"Bearer " + token}}
-		if body != nil {
-			h.Set("Content-Type", "application/json")
+		q.Header, q.Secrets = http.Header{"Authorization": {"Bearer " + token}}, k.secrets
+		if q.Body != nil {
+			q.Header.Set("Content-Type", "application/json")
 		}
-		r, f := k.http.Do(ctx, k.meter, crm.Request{
-			Method: method, Path: k.v.path + k.id + ".json", Header: h, Body: body, Timeout: timeout, Secrets: k.secrets,
-		})
+		r, f := k.http.Do(ctx, k.meter, q)
 		if f != nil || r.Status != http.StatusUnauthorized || spoilt != "" {
 			return r, f, crm.Answer{}
 		}
@@ -100,7 +103,7 @@ func (k *call) settle(ctx context.Context, a crm.Answer, d doubt) crm.Answer {
 	a.Alive = true
 	switch k.v.holds(now, k.fields) {
 	case yes:
-		return crm.Answer{Verdict: contact.VerdictApplied, Status: r.Status, Wait: a.Wait, Alive: true, Detail: "found applied by reading back"}
+		return crm.Answer{Verdict: contact.VerdictApplied, Status: r.Status, Wait: a.Wait, Alive: true, ReadBack: true, Detail: "found applied by reading back"}
 	case cannotSay:
 		a.Detail = crm.Detail([]byte(a.Detail + "; reading back does not show all of it"))
 	case no:

@@ -196,7 +196,7 @@ func TestEveryStatus(t *testing.T) {
 		for status := -1; status <= 1000; status++ {
 			for i, body := range bodies {
 				for _, write := range []bool{true, false} {
-					a, d := k.verdict(&crm.Reply{Status: status, Body: []byte(body), Hints: crm.Hints{Remaining: -1}}, write)
+					a, d := k.verdict(&crm.Reply{Status: status, Body: []byte(body)}, write)
 					good := c.v.name == API1 && i == 0 || c.v.name == API2 && i == 1
 					success := status >= 200 && status < 300 && (good && status != 202 || status == 204 && write)
 					if a.Verdict.Success() != success || success && d != certain || a.Status != status || a.Verdict == contact.VerdictUnknown {
@@ -214,7 +214,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(404, []byte(html))
 	f.Add(200, []byte(`{"access_token":"x","expires_in":3600}`))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
-		r := &crm.Reply{Status: status, Body: body, Hints: crm.Hints{Remaining: -1}}
+		r := &crm.Reply{Status: status, Body: body}
 		for _, c := range []*Client{open(t, nil), open(t, nil, api2)} {
 			for _, write := range []bool{true, false} {
 				k := &call{Client: c, id: "7"}

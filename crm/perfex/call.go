@@ -166,7 +166,7 @@ func (t *attempt) settle(ctx context.Context, a crm.Answer, d doubt) crm.Answer 
 	}
 	switch {
 	case t.arrived(after, left) && password && !t.sent.mail && !t.wish.hidden():
-		return crm.Answer{Verdict: contact.VerdictApplied, Status: ra.Status, Wait: a.Wait, Detail: "found applied by reading back"}
+		return crm.Answer{Verdict: contact.VerdictApplied, Status: ra.Status, Wait: a.Wait, ReadBack: true, Detail: "found applied by reading back"}
 	case t.arrived(after, left) && password, t.sent.mail:
 		// Permissions and custom fields cannot be read, a mail leaves no trace.
 		a.Detail = join(a.Detail, "reading back does not show all of it")

@@ -106,6 +106,7 @@ func New(o Options) (*Client, error) {
 	h, err := crm.NewClient(crm.Options{
 		Base: o.Base, Timeout: o.Timeout, UserAgent: o.UserAgent,
 		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Transport: o.Transport,
+		Hints: hintRules,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("perfex: %w", err)

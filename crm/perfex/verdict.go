@@ -54,6 +54,13 @@ func (m Messages) orDefault() Messages {
 	}
 }
 
+// hintRules: the headers are written once the limit by address was checked.
+// Remaining does not count the request itself, and Reset is always a whole
+// window away, since the window slides (crm-apis A7).
+var hintRules = []crm.HintRule{{
+	Limit: "X-Ratelimit-Limit", Remaining: "X-Ratelimit-Remaining", Reset: "X-Ratelimit-Reset", Sliding: true, Before: true,
+}}
+
 // maxQuotaWait bounds the wait after the hourly limit. The window slides: it
 // frees requests all the time, and the Reset that the module names is always a
 // whole window away (crm-apis A7). One refused probe in five minutes costs
@@ -164,6 +171,9 @@ func (k *call) verdict(r *crm.Reply, p phase) (crm.Answer, doubt) {
 		k.refused(&a, s, r.Status)
 	case r.Status == http.StatusTooManyRequests && strings.Contains(strings.ToLower(s.message), "authentication attempts"):
 		a.Wait = max(a.Wait, maxQuotaWait) // counted over 15 minutes (crm-apis A7)
+	case r.Status == http.StatusTooManyRequests && len(r.Hints.Quotas) > 0:
+		// As documented; the burst limit says 429 without these headers.
+		a.Wait = quotaWait(r.Hints)
 	case p == writing && crm.Lost(r.Status):
 		if r.Status == http.StatusBadGateway {
 			return a, broken
@@ -177,8 +187,10 @@ func quotaWait(h crm.Hints) time.Duration {
 	if h.RetryAfter > 0 {
 		return h.RetryAfter
 	}
-	if h.Reset > 0 {
-		return min(h.Reset, maxQuotaWait)
+	for _, q := range h.Quotas {
+		if q.Window > 0 {
+			return min(q.Window, maxQuotaWait)
+		}
 	}
 	return maxQuotaWait
 }

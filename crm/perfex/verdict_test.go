@@ -273,7 +273,7 @@ func TestEveryStatus(t *testing.T) {
 	for status := -1; status <= 1000; status++ {
 		for _, body := range bodies {
 			for _, p := range []phase{reading, writing} {
-				r := &crm.Reply{Status: status, Body: []byte(body), Hints: crm.Hints{Remaining: -1}}
+				r := &crm.Reply{Status: status, Body: []byte(body)}
 				a, d := k.verdict(r, p)
 				success := p == writing && status >= 200 && status < 300 && strings.HasPrefix(body, `{"status":true,`)
 				if a.Verdict.Success() != success || success && d != certain {
@@ -299,7 +299,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
 		c := open(t, nil)
 		k := &call{Client: c, id: "7", secrets: []string{canary}}
-		r := &crm.Reply{Status: status, Body: append(body, canary...), Hints: crm.Hints{Remaining: -1}}
+		r := &crm.Reply{Status: status, Body: append(body, canary...)}
 		for _, p := range []phase{reading, writing} {
 			a, _ := k.verdict(r, p)
 			if len(a.Detail) > crm.MaxDetail || strings.Contains(a.Detail+a.Field, canary) {

@@ -1,0 +1,24 @@
+package perfex
+
+import (
+	"context"
+
+	"crmsync/contact"
+	"crmsync/crm"
+)
+
+// Probe reads one contact and writes nothing. The verdict is Unchanged where
+// the CRM showed it, Missing where it said that there is none, else whatever
+// kept it from answering. The first request is taken as paid for.
+func (c *Client) Probe(ctx context.Context, spend crm.Spend, key contact.Key) crm.Answer {
+	if bad := crm.CheckID(key.ID); bad != nil {
+		return crm.Refusal(bad)
+	}
+	k := &call{Client: c, meter: crm.NewMeter(spend), id: key.ID}
+	_, a, ok := k.get(ctx, 0)
+	if ok {
+		a.Verdict = contact.VerdictUnchanged
+	}
+	a.Requests = k.meter.Requests()
+	return a
+}

@@ -1,0 +1,362 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"crmsync/contact"
+)
+
+// Letters calls yield for each dead letter that the filter chooses, as it stands
+// at that moment, oldest first or with Newest newest first. A page of the newest
+// costs the same however many there are; where reason, status or fingerprint
+// choose, the headers of all others are read as well, and where field or match
+// do, the letters themselves.
+func (q *Queue) Letters(ctx context.Context, f Filter, yield func(Letter) error) error {
+	f.Outcome = contact.Dead
+	claims := map[uint64]*Claim{}
+	edited := map[uint64]bool{}
+	if err := q.claims(ctx, f.Target, func(c *Claim) error { claims[c.Letter] = c; return nil }); err != nil {
+		return fmt.Errorf("queue: list letters: %w", err)
+	}
+	if err := q.editedLetters(ctx, f.Target, edited); err != nil {
+		return fmt.Errorf("queue: list letters: %w", err)
+	}
+	each := func(r Record) error {
+		l := Letter{Record: r}
+		l.hold(claims[r.Seq])
+		if edited[r.Seq] {
+			var err error
+			if l.Edit, err = q.Edited(ctx, &r); err != nil {
+				return err
+			}
+		}
+		return yield(l)
+	}
+	if f.needsBodies() {
+		return q.Records(ctx, f, each)
+	}
+	return q.choose(ctx, f, func(h letterHead) error {
+		r, err := q.deadLetter(ctx, h.id)
+		if errors.Is(err, ErrNotFound) {
+			return nil // it went meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		return each(r)
+	})
+}
+
+// Letter reads one dead letter as it stands; the error wraps ErrNotFound where
+// there is none.
+func (q *Queue) Letter(ctx context.Context, id uint64) (Letter, error) {
+	r, err := q.deadLetter(ctx, id)
+	if err != nil {
+		return Letter{}, err
+	}
+	l := Letter{Record: r}
+	c, err := q.claimOf(ctx, contact.Key{Target: r.Target, ID: r.Contact}, id)
+	if err != nil {
+		return Letter{}, err
+	}
+	l.hold(c)
+	l.Edit, err = q.Edited(ctx, &r)
+	return l, err
+}
+
+func (l *Letter) hold(c *Claim) {
+	if l.Claim = c; c == nil {
+		return
+	}
+	l.State = LetterRedriven
+	if c.Discard != "" {
+		l.State = LetterLeaving
+	}
+}
+
+func (q *Queue) editedLetters(ctx context.Context, target string, into map[uint64]bool) error {
+	match := editKey + ">"
+	if target != "" {
+		match = editKey + target + ".>"
+	}
+	cfg := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: q.letters.subject(match), HeadersOnly: true}
+	return q.follow(ctx, q.letters.stream(), cfg, false, func(m inMsg) error {
+		if id, ok := lastNumber(m.subject); ok && m.header.Get(kvOperation) == "" {
+			into[id] = true
+		}
+		return nil
+	})
+}
+
+// needsBodies says that headers do not suffice to choose.
+func (f Filter) needsBodies() bool { return f.Match != "" || f.Field != "" }
+
+// choose calls yield for each dead letter that the filter chooses, by its
+// headers where they suffice.
+func (q *Queue) choose(ctx context.Context, f Filter, yield func(letterHead) error) error {
+	if f.needsBodies() || !f.letters() {
+		return q.Records(ctx, f, func(r Record) error {
+			return yield(letterHead{id: r.Seq, at: r.Time, key: contact.Key{Target: r.Target, ID: r.Contact}, cause: r.Cause(), print: r.Cause().Fingerprint()})
+		})
+	}
+	cfg, err := f.config()
+	if err != nil {
+		return err
+	}
+	cfg.HeadersOnly = true
+	n := 0
+	each := func(m inMsg) error {
+		if !f.Until.IsZero() && !m.time.Before(f.Until) {
+			if f.Newest {
+				return nil
+			}
+			return errEnough
+		}
+		h, err := q.head(ctx, m)
+		if err != nil || !f.admitsHead(&h) {
+			return err
+		}
+		if err := yield(h); err != nil {
+			return err
+		}
+		if n++; f.Limit > 0 && n >= f.Limit {
+			return errEnough
+		}
+		return nil
+	}
+	if f.Newest {
+		err = q.chunks(ctx, f, true, each)
+	} else {
+		err = q.follow(ctx, outcomeStream, cfg, false, each)
+	}
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// head reads a letter's headers, and the letter itself where a version stored it
+// that did not keep them.
+func (q *Queue) head(ctx context.Context, m inMsg) (letterHead, error) {
+	h, err := headOf(m)
+	if err != nil || !h.legacy {
+		return h, err
+	}
+	r, err := q.Record(ctx, m.seq)
+	if errors.Is(err, ErrNotFound) {
+		return h, nil
+	}
+	h.cause = r.Cause()
+	h.print = h.cause.Fingerprint()
+	return h, err
+}
+
+func (f Filter) admitsHead(h *letterHead) bool {
+	return (f.Reason == contact.NoReason || h.cause.Reason == f.Reason) && (f.Status == 0 || h.cause.Status == f.Status) &&
+		(f.Fingerprint == "" || h.print == f.Fingerprint) && !h.at.Before(f.Since)
+}
+
+// backwards calls f for each record that the server can choose, newest first.
+func (q *Queue) backwards(ctx context.Context, f Filter, each func(Record) error) error {
+	return q.chunks(ctx, f, false, func(m inMsg) error {
+		r, err := decodeRecord(m.subject, m.seq, m.time, m.header, m.data)
+		if err != nil {
+			return fmt.Errorf("queue: %w", err)
+		}
+		return each(r)
+	})
+}
+
+// Bounds of one step backwards: a reading goes forward only, so the stream is
+// read in pieces from its end.
+const (
+	chunkKeep     = 256 // messages of a piece that are held
+	chunkKeepFull = 32  // with their bodies
+	firstSpan     = 512 // sequences
+)
+
+// chunks calls f for the messages that the filter's subject chooses, newest
+// first. Few messages are held at a time; pieces grow where there are few.
+func (q *Queue) chunks(ctx context.Context, f Filter, headersOnly bool, each func(inMsg) error) error {
+	info, err := q.info(ctx, outcomeStream)
+	if err != nil {
+		return err
+	}
+	hi, first := info.State.LastSeq, max(info.State.FirstSeq, 1)
+	if f.After > 0 {
+		hi = min(hi, f.After-1)
+	}
+	if !f.Until.IsZero() {
+		if hi, err = q.beforeTime(ctx, f.Until, hi); err != nil {
+			return err
+		}
+	}
+	if !f.Since.IsZero() {
+		lo, err := q.beforeTime(ctx, f.Since, hi)
+		if err != nil {
+			return err
+		}
+		first = max(first, lo+1)
+	}
+	keep := chunkKeepFull
+	if headersOnly {
+		keep = chunkKeep
+	}
+	for span := uint64(firstSpan); hi >= first; {
+		lo := first
+		if hi-first >= span {
+			lo = hi - span + 1
+		}
+		held, more, err := q.piece(ctx, f, headersOnly, lo, hi, keep)
+		if err != nil {
+			return err
+		}
+		for _, m := range slices.Backward(held) {
+			if err := each(m); err != nil {
+				return err
+			}
+		}
+		switch {
+		case more:
+			hi = held[0].seq - 1
+			span = max(span/2, firstSpan)
+			continue
+		case len(held) < keep/2:
+			span *= 4
+		}
+		if lo == first {
+			return nil
+		}
+		hi = lo - 1
+	}
+	return nil
+}
+
+// piece reads from lo to hi and holds the last of what it read; more says that
+// there was more.
+func (q *Queue) piece(ctx context.Context, f Filter, headersOnly bool, lo, hi uint64, keep int) (held []inMsg, more bool, err error) {
+	cfg := jetstream.ConsumerConfig{
+		FilterSubject: f.subject(), HeadersOnly: headersOnly,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: lo,
+	}
+	err = q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
+		if m.seq > hi {
+			return errEnough
+		}
+		if len(held) >= 2*keep {
+			more = true
+			held = append(held[:0], held[len(held)-keep+1:]...)
+		}
+		held = append(held, m)
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	if n := len(held) - keep; n > 0 {
+		more, held = true, held[n:]
+	}
+	return held, more, err
+}
+
+// beforeTime is the last sequence up to hi of what was stored before an instant,
+// or 0.
+func (q *Queue) beforeTime(ctx context.Context, at time.Time, hi uint64) (uint64, error) {
+	last := hi
+	cfg := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &at, HeadersOnly: true}
+	err := q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
+		last = min(hi, m.seq-1)
+		return errEnough
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return 0, err
+	}
+	return last, nil
+}
+
+// Group is dead letters of one target that died of the same thing.
+type Group struct {
+	Target string `json:"target"`
+	// Cause is what they share; its message is cut at 240 bytes.
+	Cause       contact.Cause `json:"cause"`
+	Fingerprint string        `json:"fingerprint"`
+	Count       int64         `json:"count"`
+	First       time.Time     `json:"first,omitzero"` // when the oldest was stored
+	Last        time.Time     `json:"last,omitzero"`
+	LastHour    int64         `json:"last_hour"`   // stored in the last hour
+	HourBefore  int64         `json:"hour_before"` // and in the one before
+	Samples     []uint64      `json:"samples"`     // ids of the newest, newest first, at most 3
+	// Other says that it sums up the causes beyond [MaxGroups]; cause and
+	// fingerprint are empty.
+	Other bool `json:"other,omitempty"`
+}
+
+// MaxGroups is how many causes are told apart; later ones are summed up in one
+// group for each target.
+const MaxGroups = 1000
+
+const samples = 3
+
+// Groups puts the dead letters that the filter chooses into groups by their
+// cause, the largest first. It reads headers only, unless field or match choose,
+// about 100,000 letters a second, and holds no more than the groups.
+func (q *Queue) Groups(ctx context.Context, f Filter) ([]Group, error) {
+	return q.groups(ctx, f, time.Now())
+}
+
+func (q *Queue) groups(ctx context.Context, f Filter, now time.Time) ([]Group, error) {
+	type key struct{ target, print string }
+	groups := map[key]*Group{}
+	f.Outcome, f.Newest = contact.Dead, false
+	err := q.choose(ctx, f, func(h letterHead) error {
+		k := key{h.key.Target, h.print}
+		g := groups[k]
+		if g == nil && len(groups) >= MaxGroups {
+			k.print = ""
+			g = groups[k]
+		}
+		if g == nil {
+			g = &Group{Target: k.target, Fingerprint: k.print, First: h.at, Other: k.print == ""}
+			if !g.Other {
+				g.Cause = h.cause
+			}
+			groups[k] = g
+		}
+		g.add(h, now)
+		return nil
+	})
+	out := make([]Group, 0, len(groups))
+	for _, g := range groups {
+		slices.Reverse(g.Samples)
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b Group) int {
+		if a.Count != b.Count {
+			return int(b.Count - a.Count)
+		}
+		return int(int64(a.Samples[0]) - int64(b.Samples[0]))
+	})
+	return out, err
+}
+
+func (g *Group) add(h letterHead, now time.Time) {
+	g.Count++
+	g.Last = h.at
+	switch age := now.Sub(h.at); {
+	case age < time.Hour:
+		g.LastHour++
+	case age < 2*time.Hour:
+		g.HourBefore++
+	}
+	if len(g.Samples) == samples {
+		copy(g.Samples, g.Samples[1:])
+		g.Samples = g.Samples[:samples-1]
+	}
+	g.Samples = append(g.Samples, h.id)
+}

@@ -1,0 +1,228 @@
+package worker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"crmsync/contact"
+	"crmsync/crm"
+)
+
+// The storm brake. A CRM that is broken in the right way refuses everybody for
+// good: a wrong base address, a renamed field, a licence that ran out. Then the
+// refusals are an incident of the target, not so many dead letters.
+const (
+	// DefaultStormAfter is how many distinct contacts must be refused for good
+	// for the same cause, with no success between, for a storm.
+	DefaultStormAfter = 25
+	// stormAnyAfter times as many refused with the same status, whatever the
+	// words, are one too: messages may hold what no rule takes out.
+	stormAnyAfter = 4
+	// acceptFor is how long the operator's word that the contacts really are
+	// wrong stands for a cause.
+	acceptFor = time.Hour
+	// maxRecalled bounds the letters of a storm that are remembered.
+	maxRecalled = 1000
+)
+
+// Streak is a row of contacts that were refused for one cause since the last
+// success, as it is kept across owners.
+type Streak struct {
+	Cause    contact.Cause `json:"cause"`
+	Contacts []string      `json:"contacts"`
+	// Letters are the updates that became dead letters on the way.
+	Letters []contact.Ref `json:"letters,omitempty"`
+}
+
+// storms counts refusals, and holds what a storm keeps back.
+type storms struct {
+	rows map[rowKey]*row // since the last success
+	hold *Hold           // the storm, once there is one
+	// over says how a storm ends: its letters are to be recalled.
+	over      bool
+	recalling bool
+}
+
+type row struct {
+	contacts map[string]bool
+	letters  []contact.Ref
+}
+
+// rowKey is a cause, or every cause with its reason and status.
+type rowKey struct {
+	cause contact.Cause
+	any   bool
+}
+
+// keysOf are the rows that a refusal belongs to.
+func keysOf(c contact.Cause) [2]rowKey {
+	return [2]rowKey{{cause: c}, {cause: coarse(c), any: true}}
+}
+
+func coarse(c contact.Cause) contact.Cause { return contact.Cause{Reason: c.Reason, Status: c.Status} }
+
+func (s *storms) row(k rowKey) *row {
+	r := s.rows[k]
+	if r == nil {
+		r = &row{contacts: map[string]bool{}}
+		s.rows[k] = r
+	}
+	return r
+}
+
+// brake counts a refusal for good. It says whether the lane holds for a storm:
+// then the update stays pending.
+func (l *Lane) brake(now time.Time, s *slot, c contact.Cause, a crm.Answer) bool {
+	if l.storms.hold != nil {
+		l.nextProbe(now, a)
+		return true
+	}
+	if l.accepts(now, c) {
+		return false
+	}
+	for _, k := range keysOf(c) {
+		limit := l.o.StormAfter
+		if k.any {
+			limit *= stormAnyAfter
+		}
+		r := l.storms.row(k)
+		r.contacts[s.key.ID] = true
+		if len(r.contacts) >= limit {
+			l.storms.hold = l.beginHold(Hold{
+				Reason: HoldStorm, Since: now, NextProbe: now.Add(l.jitter(probeStormFirst)),
+				Cause: &k.cause, Contacts: len(r.contacts), Letters: r.letters,
+			}, a)
+			return true
+		}
+	}
+	return false
+}
+
+// accepts says whether the operator wants refusals of this cause as dead
+// letters.
+func (l *Lane) accepts(now time.Time, c contact.Cause) bool {
+	o := l.operator
+	return !o.AcceptedAt.IsZero() && now.Sub(o.AcceptedAt) < acceptFor &&
+		(o.Accepted == c.Fingerprint() || o.Accepted == coarse(c).Fingerprint())
+}
+
+// suspect remembers the dead letters that may turn out to be a storm's. One
+// that was sent before and is dead again is not recalled a second time.
+func (l *Lane) suspect(ended []contact.Ended) {
+	h := l.storms.hold
+	for _, e := range ended {
+		if e.Ending.Outcome != contact.Dead || e.Ending.Call == "" || e.Update.RedriveOf != "" {
+			continue
+		}
+		ref := contact.Ref{ID: e.Update.Contact.ID, Class: e.Update.Class, Seq: e.Update.Seq}
+		c := contact.CauseOf(e.Ending)
+		if h != nil && (*h.Cause == c || *h.Cause == coarse(c)) {
+			h.Letters = append(h.Letters, ref) // decided before the storm was
+			continue
+		}
+		for _, k := range keysOf(c) {
+			if r := l.storms.rows[k]; r != nil && r.contacts[ref.ID] && len(r.letters) < maxRecalled {
+				r.letters = append(r.letters, ref)
+			}
+		}
+	}
+}
+
+// calm notes a success: whoever was refused before it was refused alone, or,
+// where the lane holds for a storm, the storm was an incident and is over.
+func (l *Lane) calm() {
+	if l.storms.hold != nil {
+		l.storms.over = true
+		return
+	}
+	clear(l.storms.rows)
+}
+
+// recall puts the letters of a storm that is over back into the queue, once
+// they are all stored; then the lane goes on.
+func (l *Lane) recall(work context.Context, now time.Time) {
+	h := l.storms.hold
+	if h == nil || !l.storms.over || l.storms.recalling || l.settling > 0 || l.draining {
+		return
+	}
+	if len(h.Letters) == 0 {
+		l.endStorm(now, "a change was taken")
+		return
+	}
+	l.storms.recalling = true
+	go func() { l.recalled <- l.o.Source.Recall(work, h.Letters) }()
+}
+
+// recallEnded is told how a recall ended.
+func (l *Lane) recallEnded(now time.Time, err error) {
+	l.storms.recalling = false
+	if err != nil {
+		// What is not in the queue again is a dead letter still; the next
+		// owner, or the operator, can recall it.
+		if l.fatal == nil {
+			l.fatal = err
+		}
+		l.draining = true
+		return
+	}
+	l.stats.Recalled += int64(len(l.storms.hold.Letters))
+	l.forgive(*l.storms.hold.Cause)
+	l.endStorm(now, "a change was taken, the letters are recalled")
+}
+
+// forgive takes back what a storm has decided about updates that wait for the
+// rest of their take.
+func (l *Lane) forgive(c contact.Cause) {
+	for _, s := range l.slots {
+		if s.take == nil || s.take.written != nil || s.state == slotSettling {
+			continue
+		}
+		for _, e := range s.take.end {
+			if e.Outcome == contact.Dead && e.Call != "" && (contact.CauseOf(e) == c || coarse(contact.CauseOf(e)) == c) {
+				s.pending = append(s.take.updates, s.pending...)
+				s.sent = len(s.take.updates)
+				s.take = nil
+				break
+			}
+		}
+	}
+}
+
+// endStorm ends the brake and forgets the row that led to it.
+func (l *Lane) endStorm(now time.Time, why string) {
+	h := l.storms.hold
+	l.storms.hold, l.storms.over = nil, false
+	clear(l.storms.rows)
+	if l.hold == h {
+		l.endHold(now, why)
+	}
+}
+
+// kept is the longest row, for the next owner; nil where there is none to speak
+// of.
+func (s *storms) kept() *Streak {
+	var best *Streak
+	for k, r := range s.rows {
+		if k.any || len(r.contacts) < 2 || best != nil && len(r.contacts) <= len(best.Contacts) {
+			continue
+		}
+		best = &Streak{Cause: k.cause, Contacts: slices.Sorted(maps.Keys(r.contacts)), Letters: slices.Clone(r.letters)}
+	}
+	return best
+}
+
+// restore takes over a former owner's row.
+func (s *storms) restore(k *Streak) {
+	if k == nil {
+		return
+	}
+	for _, key := range keysOf(k.Cause) {
+		r := s.row(key)
+		for _, id := range k.Contacts {
+			r.contacts[id] = true
+		}
+		r.letters = k.Letters
+	}
+}
