@@ -310,8 +310,8 @@ func TestNoRateHoldsForEver(t *testing.T) {
 			t.Errorf("orders %+v become %+v", o, got)
 		}
 	}
-	a.orders["office"] = worker.Orders{Rate: 3}
-	if got := a.ordersOf("office"); got.Hold || got.Rate != 3 {
+	a.orders["office"] = worker.Orders{Limits: worker.Limits{Rate: 3}}
+	if got := a.ordersOf("office"); got.Hold || got.Limits.Rate != 3 {
 		t.Errorf("an ordered rate becomes %+v", got)
 	}
 }

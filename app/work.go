@@ -325,7 +325,7 @@ func (a *App) ordersOf(name string) worker.Orders {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	o := a.orders[name]
-	if a.cfg.Targets[name].Quota.Rate == 0 && o.Rate == 0 {
+	if a.cfg.Targets[name].Quota.Rate == 0 && o.Limits.Rate == 0 {
 		if !o.Hold {
 			o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born}
 		}

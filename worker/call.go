@@ -90,7 +90,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 		}
 		return waiting{what: "updates"}
 	}
-	if l.calling >= l.o.Quota.Concurrency {
+	if l.calling >= l.concurrency {
 		return waiting{what: "a free connection"}
 	}
 	if l.settling >= maxSettling {

@@ -47,8 +47,10 @@ type Lane struct {
 	open     bool                                    // the replay horizon is reached: calls may start
 	draining bool
 	calling  int // calls in flight
-	settling int // settlements in flight
-	fatal    error
+
+	concurrency int // and how many there may be
+	settling    int // settlements in flight
+	fatal       error
 
 	operator Orders
 	hold     *Hold // the automatic one that is on, nil for none
@@ -280,8 +282,8 @@ type Orders struct {
 	By    string    `json:"by,omitempty"`
 	Note  string    `json:"note,omitempty"`
 	Since time.Time `json:"since,omitzero"`
-	// Rate overrides the configured requests a second where it is above 0.
-	Rate float64 `json:"rate,omitempty"`
+	// Limits take the place of the configured quota.
+	Limits Limits `json:"limits,omitzero"`
 
 	// Accepted is the fingerprint of the cause that the operator wants as dead
 	// letters, for an hour from AcceptedAt: a storm of that cause ends, and no
@@ -317,10 +319,8 @@ func (l *Lane) obey(o Orders) {
 			l.endStorm(now, "the operator accepts the refusals")
 		}
 	}
-	q := l.o.Quota
-	if o.Rate > 0 {
-		q.Rate = o.Rate
-	}
+	q := l.o.Quota.under(o.Limits)
+	l.concurrency = q.Concurrency
 	l.budget.Set(time.Now(), q)
 }
 

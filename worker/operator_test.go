@@ -30,7 +30,7 @@ func TestOperator(t *testing.T) {
 		}
 		// At half the pace, and held until an hour from now.
 		until := time.Now().Add(time.Hour)
-		r.l.Steer(w.t.Context(), Orders{Hold: true, Until: until, Rate: 5})
+		r.l.Steer(w.t.Context(), Orders{Hold: true, Until: until, Limits: Limits{Rate: 5}})
 		if st := r.status(); !st.Until.Equal(until) {
 			t.Errorf("until %v, want %v", st.Until, until)
 		}
@@ -88,7 +88,7 @@ func TestRateOrderOnUnlimitedTarget(t *testing.T) {
 			w.q.publish(fmt.Sprintf("c%d", i), contact.Live, "a")
 		}
 		r := w.start()
-		r.l.Steer(w.t.Context(), Orders{Rate: 1})
+		r.l.Steer(w.t.Context(), Orders{Limits: Limits{Rate: 1}})
 		n := len(w.m.callsOf(""))
 		time.Sleep(20 * time.Second)
 		if got := len(w.m.callsOf("")) - n; got < 19 || got > 20 {

@@ -201,7 +201,7 @@ func (s *sim) steer(ctx context.Context, lane *running, r *rand.Rand, until time
 		case 1:
 			s.order(lane, Orders{Hold: true, Until: time.Now().Add(time.Duration(r.IntN(int(10 * time.Minute))))}, "operator until")
 		case 2:
-			s.order(lane, Orders{Rate: s.w.o.Quota.Rate * (0.2 + 0.8*r.Float64())}, "operator rate")
+			s.order(lane, Orders{Limits: Limits{Rate: s.w.o.Quota.Rate * (0.2 + 0.8*r.Float64())}}, "operator rate")
 		case 3, 4, 5, 6:
 			s.order(lane, Orders{Since: time.Now()}, "operator resume")
 		case 8:
