@@ -91,10 +91,6 @@ func (c laneCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-var heldReasons = []worker.HoldReason{
-	worker.HoldOperator, worker.HoldThrottled, worker.HoldQuota, worker.HoldOutage, worker.HoldCredentials, worker.HoldStorm,
-}
-
 func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -128,7 +124,7 @@ func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descRetrying, float64(l.Retrying), t.Target)
 		gauge(descRate, l.Rate, t.Target)
 		gauge(descAllowed, l.Allowed, t.Target)
-		for _, r := range heldReasons {
+		for _, r := range worker.HoldReasons() {
 			held := 0.0
 			if l.Hold != nil && l.Hold.Reason == r {
 				held = 1

@@ -81,8 +81,10 @@ func TestAlerts(t *testing.T) {
 		t.Fatalf("metrics in the source: %v", known)
 	}
 	values := map[string][]string{
-		"class":  {contact.Live.String(), contact.Bulk.String()},
-		"reason": {string(worker.HoldOperator), string(worker.HoldThrottled), string(worker.HoldOutage), string(worker.HoldCredentials)},
+		"class": {contact.Live.String(), contact.Bulk.String()},
+	}
+	for _, r := range worker.HoldReasons() {
+		values["reason"] = append(values["reason"], string(r))
 	}
 	line := newCommandLine(t)
 	var names []string

@@ -28,6 +28,11 @@ const (
 	HoldCredentials HoldReason = "credentials"
 )
 
+// HoldReasons lists every reason.
+func HoldReasons() []HoldReason {
+	return []HoldReason{HoldOperator, HoldThrottled, HoldQuota, HoldOutage, HoldCredentials, HoldStorm}
+}
+
 // maxEvidence is how many answers a hold shows.
 const maxEvidence = 5
 
@@ -123,9 +128,6 @@ func (l *Lane) endHold(now time.Time, why string) {
 	}
 	l.o.Log.Info().Str("target", l.o.Target).Str("reason", string(h.Reason)).
 		Dur("after", now.Sub(h.Since)).Int("probes", h.Tried).Str("why", why).Msg("lane resumes")
-	if h.Probes() {
-		l.budget.restart(now)
-	}
 	l.lastHold, l.lastEnd = *h, now
 	l.hold = l.storms.hold
 	l.changed()
@@ -166,6 +168,7 @@ func (l *Lane) alive(now time.Time) {
 	l.incident = 0
 	l.lastGood = now
 	if l.hold != nil && l.hold.Probes() && l.hold.Reason != HoldStorm {
+		l.budget.restart(now)
 		l.endHold(now, "a call was answered")
 	}
 }

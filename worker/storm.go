@@ -193,6 +193,9 @@ func (l *Lane) forgive(c contact.Cause) {
 // endStorm ends the brake and forgets the row that led to it.
 func (l *Lane) endStorm(now time.Time, why string) {
 	h := l.storms.hold
+	if l.storms.over {
+		l.budget.restart(now)
+	}
 	l.storms.hold, l.storms.over = nil, false
 	clear(l.storms.rows)
 	if l.hold == h {

@@ -159,6 +159,7 @@ func details(w io.Writer, t app.TargetStatus, now time.Time) {
 			fmt.Fprintf(w, "; next probe %s, %d so far", in(l.Hold.NextProbe.Sub(now)), l.Hold.Tried)
 		}
 		fmt.Fprintln(w)
+		evidence(w, t)
 	}
 	if len(t.Dead) > 0 {
 		var parts []string
