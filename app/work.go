@@ -127,6 +127,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.report(aside, name, lane) })
 	wg.Go(func() { a.steer(aside, name, lane) })
+	wg.Go(func() { a.answer(aside, name, lane, c) })
 	err = lane.Run(ctx, work)
 	stop()
 	wg.Wait()

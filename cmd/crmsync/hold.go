@@ -20,7 +20,7 @@ func (c *holdCmd) Run(ctx context.Context, g *Globals) error {
 		if c.For > 0 {
 			until = time.Now().Add(c.For)
 		}
-		if err := a.Hold(ctx, c.Target, g.whoami(), c.Note, until); err != nil {
+		if err := a.Hold(ctx, g.who(), c.Target, c.Note, until); err != nil {
 			return err
 		}
 		return g.steered(c.Target, "held", until)
@@ -33,7 +33,7 @@ type resumeCmd struct {
 
 func (c *resumeCmd) Run(ctx context.Context, g *Globals) error {
 	return g.with(ctx, func(a *app.App) error {
-		if err := a.Resume(ctx, c.Target, g.whoami()); err != nil {
+		if err := a.Resume(ctx, g.who(), c.Target); err != nil {
 			return err
 		}
 		return g.steered(c.Target, "resumed", time.Time{})
