@@ -20,6 +20,8 @@ import (
 	"crmsync/worker"
 )
 
+var ann = Who{By: "ann", Via: "cli"}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // house is both emulated CRMs and a configuration that points at them.
@@ -259,7 +261,7 @@ func TestHoldShowsAtOnceAndSendsNothing(t *testing.T) {
 	}
 	h.settled(a)
 	before := len(h.office.Ledger())
-	if err := a.Hold(t.Context(), "office", "ann", "month end", time.Time{}); err != nil {
+	if err := a.Hold(t.Context(), ann, "office", "month end", time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	st, err := a.Status(t.Context())
@@ -287,14 +289,14 @@ func TestHoldShowsAtOnceAndSendsNothing(t *testing.T) {
 	if n := len(h.office.Ledger()); n != before {
 		t.Errorf("%d requests during the hold", n-before)
 	}
-	if err := a.Resume(t.Context(), "office", "ann"); err != nil {
+	if err := a.Resume(t.Context(), ann, "office"); err != nil {
 		t.Fatal(err)
 	}
 	h.settled(a)
 	if c, _ := h.office.Contact("2"); c["title"] != "b" {
 		t.Errorf("after resume: title %v", c["title"])
 	}
-	if err := a.Hold(t.Context(), "nowhere", "ann", "", time.Time{}); err == nil || !strings.Contains(err.Error(), `"office"`) {
+	if err := a.Hold(t.Context(), ann, "nowhere", "", time.Time{}); err == nil || !strings.Contains(err.Error(), `"office"`) {
 		t.Errorf("hold of an unknown target: %v", err)
 	}
 }
@@ -337,7 +339,7 @@ func TestWaitCountsThisImportOnly(t *testing.T) {
 	if rep := run(time.Minute); !rep.Done || rep.Outcomes["applied"] != 3 {
 		t.Errorf("first: %+v", rep)
 	}
-	if err := a.Hold(t.Context(), "office", "ann", "", time.Time{}); err != nil {
+	if err := a.Hold(t.Context(), ann, "office", "", time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	h.obeyed(a, "office")

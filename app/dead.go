@@ -3,12 +3,14 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"crmsync/console"
 	"crmsync/contact"
 	"crmsync/queue"
 )
@@ -20,6 +22,7 @@ type Letter struct {
 	Contact  string    `json:"contact"`
 	Reason   string    `json:"reason"`
 	Status   int       `json:"status,omitempty"`
+	Field    string    `json:"field,omitempty"` // the offending one, where the CRM said which
 	Attempts int       `json:"attempts"`
 	Detail   string    `json:"detail,omitempty"`
 	Fields   []string  `json:"fields,omitempty"`
@@ -27,7 +30,16 @@ type Letter struct {
 	Row      int64     `json:"row,omitempty"`
 	Class    string    `json:"class,omitempty"`
 	Seq      uint64    `json:"seq,omitempty"` // its place in the update stream
+	Stored   time.Time `json:"stored,omitzero"`
 	Ended    time.Time `json:"ended"`
+	Group    string    `json:"group"` // the fingerprint of its cause
+
+	State     string    `json:"state"`                // dead, redriven or leaving
+	By        string    `json:"by,omitempty"`         // who sends or discards it
+	Since     time.Time `json:"since,omitzero"`       // since when
+	Edited    string    `json:"edited,omitempty"`     // who changed what a redrive will send
+	RedriveOf string    `json:"redrive_of,omitempty"` // the letter that it repeated
+	Root      string    `json:"root,omitempty"`       // the first of that chain
 }
 
 // FullLetter is a dead letter with its original message. It holds the
@@ -38,53 +50,98 @@ type FullLetter struct {
 	Header map[string][]string `json:"header,omitempty"`
 	Body   json.RawMessage     `json:"body,omitempty"`  // where it is JSON
 	Bytes  []byte              `json:"bytes,omitempty"` // where it is not: base64
+	// Edit is what a redrive would send in its place.
+	Edit *LetterEdit `json:"edit,omitempty"`
+}
+
+// LetterEdit is the version of a letter that an operator made.
+type LetterEdit struct {
+	By      string          `json:"by"`
+	At      time.Time       `json:"at"`
+	Body    json.RawMessage `json:"body"`
+	Changes []FieldChange   `json:"changes,omitempty"` // against the original, where that is an update
 }
 
 // DeadFilter narrows a list of dead letters; the zero value takes all.
 type DeadFilter struct {
 	Target, Contact, Reason, Job string
+	Status                       int
+	Field                        string // that the CRM refused, or that the update sets
+	Match                        string // a text in the detail, the contact's id or a field's name
+	Group                        string // a fingerprint
 	Since, Until                 time.Time
+	Newest                       bool   // newest first
 	After                        uint64 // continue behind this id
 	Limit                        int    // 0: no limit
 }
 
-// Dead lists dead letters, oldest first.
-func (a *App) Dead(ctx context.Context, f DeadFilter, yield func(Letter) error) error {
-	qf := queue.Filter{
-		Target: f.Target, Contact: f.Contact, Outcome: contact.Dead, Job: f.Job,
-		Since: f.Since, Until: f.Until, After: f.After, Limit: f.Limit,
-	}
-	if f.Reason != "" {
-		if err := qf.Reason.UnmarshalText([]byte(f.Reason)); err != nil {
-			var codes []string
-			for _, r := range contact.Reasons() {
-				codes = append(codes, r.String())
-			}
-			return fmt.Errorf("%w; the reasons are %s", err, strings.Join(codes, ", "))
-		}
-	}
-	return a.q.Records(ctx, qf, func(r queue.Record) error { return yield(letterOf(r)) })
+// IsZero says that the filter chooses nothing: all letters are meant.
+func (f DeadFilter) IsZero() bool {
+	f.Newest, f.After, f.Limit = false, 0, 0
+	return f == DeadFilter{}
 }
 
-func letterOf(r queue.Record) Letter {
+var fingerprint = regexp.MustCompile(`^[0-9a-f]{12}$`)
+
+// filter is f in the queue's words.
+func (f DeadFilter) filter() (queue.Filter, error) {
+	qf := queue.Filter{
+		Target: f.Target, Contact: f.Contact, Outcome: contact.Dead, Job: f.Job, Status: f.Status, Field: f.Field,
+		Match: f.Match, Fingerprint: f.Group, Since: f.Since, Until: f.Until, Newest: f.Newest, After: f.After, Limit: f.Limit,
+	}
+	if f.Group != "" && !fingerprint.MatchString(f.Group) {
+		return qf, fmt.Errorf("%q is not a group: 12 hexadecimal digits, as `crmsync dead groups` shows them", f.Group)
+	}
+	if f.Reason == "" {
+		return qf, nil
+	}
+	if err := qf.Reason.UnmarshalText([]byte(f.Reason)); err != nil || qf.Reason == contact.NoReason {
+		var codes []string
+		for _, r := range contact.Reasons() {
+			codes = append(codes, r.String())
+		}
+		return qf, fmt.Errorf("reason %q is not known; the reasons are %s", f.Reason, strings.Join(codes, ", "))
+	}
+	return qf, nil
+}
+
+// Dead lists dead letters, oldest first or, with Newest, newest first.
+func (a *App) Dead(ctx context.Context, f DeadFilter, yield func(Letter) error) error {
+	qf, err := f.filter()
+	if err != nil {
+		return err
+	}
+	return a.q.Letters(ctx, qf, func(l queue.Letter) error { return yield(letterOf(l)) })
+}
+
+func letterOf(r queue.Letter) Letter {
 	l := Letter{
-		ID: r.Seq, Target: r.Target, Contact: r.Contact, Reason: r.Reason.String(), Status: r.Status,
+		ID: r.Seq, Target: r.Target, Contact: r.Contact, Reason: r.Reason.String(), Status: r.Status, Field: r.Field,
 		Attempts: r.Attempts, Detail: r.Detail, Fields: r.Fields, Job: r.Job, Ended: r.Time,
+		Group: r.Cause().Fingerprint(), State: r.State.String(), RedriveOf: r.RedriveOf,
 	}
 	if len(r.Updates) > 0 {
-		l.Row, l.Class, l.Seq = r.Updates[0].Row, r.Updates[0].Class.String(), r.Updates[0].Seq
+		u := r.Updates[0]
+		l.Row, l.Class, l.Seq, l.Stored = u.Row, u.Class.String(), u.Seq, u.Stored
+	}
+	if r.Redrive != nil {
+		l.Root = r.Redrive.Root
+	}
+	if c := r.Claim; c != nil {
+		l.By, l.Since = c.By, c.At
+	}
+	if r.Edit != nil {
+		l.Edited = r.Edit.By
 	}
 	return l
 }
 
-// Letter reads one dead letter whole.
+// Letter reads one dead letter whole. The error wraps
+// [console.ErrUnknownLetter] where there is none.
 func (a *App) Letter(ctx context.Context, id uint64) (FullLetter, error) {
-	r, err := a.q.Record(ctx, id)
+	r, err := a.letter(ctx, id)
 	if err != nil {
-		return FullLetter{}, fmt.Errorf("dead letter %d: %w; `crmsync dead ls` lists them", id, err)
-	}
-	if r.Outcome != contact.Dead {
-		return FullLetter{}, fmt.Errorf("record %d is not a dead letter: its update ended %s", id, r.Outcome)
+		return FullLetter{}, err
 	}
 	l := FullLetter{Letter: letterOf(r), Tries: r.Tries, Header: r.OriginalHeader}
 	if json.Valid(r.Original) && utf8.Valid(r.Original) {
@@ -92,59 +149,54 @@ func (a *App) Letter(ctx context.Context, id uint64) (FullLetter, error) {
 	} else {
 		l.Bytes = maskText(r.Original)
 	}
+	if e := r.Edit; e != nil {
+		l.Edit = &LetterEdit{By: e.By, At: e.At, Body: maskSecrets(e.Body)}
+		if u := r.Update(); u.Bad == nil || u.Bad.Reason != contact.Malformed {
+			l.Edit.Changes = fieldChanges(a.rulesOf(r.Target), u, contact.Decode(e.Body, nil))
+		}
+	}
 	return l, nil
 }
 
-// maskText masks what looks like a secret field in bytes that are no JSON.
-func maskText(b []byte) []byte { return secretText.ReplaceAll(b, []byte(`$1"********"`)) }
-
-var secretText = regexp.MustCompile(`(?i)((?:` + strings.Join(secretFields, "|") + `)["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|[^,}\s]+)`)
-
-// secretFields are never shown, whatever the CRM.
-var secretFields = []string{"password", "new_pass_key", "email_verification_key", "data_base64"}
-
-const masked = `"********"`
-
-// maskSecrets replaces the values of secret fields, at any depth.
-func maskSecrets(body []byte) json.RawMessage {
-	var v any
-	dec := json.NewDecoder(strings.NewReader(string(body)))
-	dec.UseNumber()
-	if dec.Decode(&v) != nil || !mask(v) {
-		return body
+func (a *App) letter(ctx context.Context, id uint64) (queue.Letter, error) {
+	r, err := a.q.Letter(ctx, id)
+	if errors.Is(err, queue.ErrNotFound) {
+		return r, fmt.Errorf("%w: dead letter %d: %w; `crmsync dead ls` lists them", console.ErrUnknownLetter, id, err)
 	}
-	out, err := json.Marshal(v)
+	return r, err
+}
+
+// rulesOf is how updates of a target fold; the zero value where the
+// configuration does not have it.
+func (a *App) rulesOf(target string) contact.Rules {
+	c, err := a.clientOf(target)
 	if err != nil {
-		return json.RawMessage(masked)
+		return contact.Rules{}
 	}
-	return out
+	defer c.CloseIdle()
+	return c.Rules()
 }
 
-// mask says whether it changed anything.
-func mask(v any) bool {
-	changed := false
-	switch v := v.(type) {
-	case map[string]any:
-		for k, x := range v {
-			if isSecret(k) && x != nil {
-				v[k], changed = strings.Trim(masked, `"`), true
-			} else if mask(x) {
-				changed = true
-			}
-		}
-	case []any:
-		for _, x := range v {
-			changed = mask(x) || changed
-		}
+// clientOf makes a client of a configured target, for its rules and checks. The
+// caller closes its idle connections, of which there are none unless it sends.
+func (a *App) clientOf(target string) (client, error) {
+	t, err := a.target(target)
+	if err != nil {
+		return nil, err
 	}
-	return changed
+	c, err := newClient(t, a.o.Version)
+	if err != nil {
+		return nil, fmt.Errorf("target %s: %w", t.Name, err)
+	}
+	return c, nil
 }
 
-func isSecret(name string) bool {
-	for _, s := range secretFields {
-		if strings.EqualFold(name, s) {
-			return true
-		}
+// CountDead is how many letters the filter chooses.
+func (a *App) CountDead(ctx context.Context, f DeadFilter) (int64, error) {
+	qf, err := f.filter()
+	if err != nil {
+		return 0, err
 	}
-	return false
+	qf.Newest, qf.After, qf.Limit = false, 0, 0
+	return a.q.Count(ctx, qf)
 }

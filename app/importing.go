@@ -119,6 +119,9 @@ func (a *App) Import(ctx context.Context, im Import) (rep ImportReport, err erro
 		return rep, err
 	}
 	rep.class = im.Class
+	if err := a.keepColumns(ctx, im.Target, rep.Job, rows.Report()); err != nil {
+		return rep, err
+	}
 	batch := a.q.Batch(im.Target, im.Class)
 	err = im.queue(ctx, rows, c, batch, &rep)
 	if e := batch.Close(ctx); err == nil {

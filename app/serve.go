@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"crmsync/console"
@@ -20,11 +20,16 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 	if h.Listen == "" {
 		return "", func() error { return nil }, nil
 	}
+	var redrives sync.WaitGroup // those that the page began
 	o := console.Options{
 		Version: a.o.Version,
 		Ready:   a.Ready,
 		Status:  func(ctx context.Context) (any, error) { return a.Status(ctx) },
 		Dead:    a.newestDead,
+		Groups:  a.consoleGroups,
+		Letter:  func(ctx context.Context, id uint64) (any, error) { return a.Letter(ctx, id) },
+		Redrive: a.consoleRedrive(ctx, &redrives),
+		Discard: a.consoleDiscard,
 		Steer:   a.steering,
 		Metrics: a.Metrics(),
 		Log:     a.o.Log,
@@ -32,22 +37,27 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 	if !h.Token.IsZero() {
 		o.Token = h.Token.Read
 	}
-	return console.Serve(ctx, h.Listen, console.New(o), a.o.Log)
+	addr, wait, err = console.Serve(ctx, h.Listen, console.New(o), a.o.Log)
+	if err != nil {
+		return addr, wait, err
+	}
+	return addr, func() error {
+		err := wait() // nothing new is begun after it
+		redrives.Wait()
+		return err
+	}, nil
 }
 
 // steering carries out what the console's buttons say.
 func (a *App) steering(ctx context.Context, target string, s console.Steering) error {
-	by := "console"
-	if s.By != "" {
-		by = s.By
-	}
+	who := consoleUser(s.By)
 	if s.Hold {
-		return a.Hold(ctx, target, by, s.Note, s.Until)
+		return a.Hold(ctx, who, target, s.Note, s.Until)
 	}
 	if s.Storm == "" {
-		return a.Resume(ctx, target, by)
+		return a.Resume(ctx, who, target)
 	}
-	_, err := a.ResumeStorm(ctx, target, by, AfterStorm(s.Storm))
+	_, err := a.ResumeStorm(ctx, who, target, AfterStorm(s.Storm))
 	if errors.Is(err, ErrNoStorm) {
 		return fmt.Errorf("%w: %w", console.ErrConflict, err)
 	}
@@ -68,56 +78,32 @@ type consoleLetter struct {
 }
 
 // newestDead lists the newest dead letters, behind (that is, older than)
-// q.After. Most pages ask for the newest few, so it looks at the last hour
-// first, and further back only where that does not fill the page.
+// q.After.
 func (a *App) newestDead(ctx context.Context, q console.DeadQuery) (any, error) {
-	if q.Target != "" {
-		if err := a.known(ctx, q.Target); err != nil {
-			return nil, err
-		}
+	f, err := a.consoleFilter(ctx, q)
+	if err != nil {
+		return nil, err
 	}
-	f := DeadFilter{Target: q.Target}
+	f.Newest, f.After, f.Limit = true, q.After, q.Limit+1 // one more, to see whether there are more
+	page := newest{Letters: []consoleLetter{}}
+	err = a.Dead(ctx, f, func(l Letter) error {
+		page.Letters = append(page.Letters, consoleLetter{Letter: l, ID: strconv.FormatUint(l.ID, 10), At: l.Ended})
+		return nil
+	})
+	if len(page.Letters) > q.Limit {
+		page.Letters = page.Letters[:q.Limit]
+		page.Next = page.Letters[q.Limit-1].ID
+	}
+	return page, err
+}
+
+func (a *App) consoleFilter(ctx context.Context, q console.DeadQuery) (DeadFilter, error) {
+	f := DeadFilter{Target: q.Target, Group: q.Group}
 	if q.Reason != contact.NoReason {
 		f.Reason = q.Reason.String()
 	}
-	for _, back := range []time.Duration{time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, 0} {
-		f.Since = time.Time{}
-		if back > 0 {
-			f.Since = time.Now().Add(-back)
-		}
-		page, more, err := a.lastDead(ctx, f, q.After, q.Limit)
-		if err != nil {
-			return nil, err
-		}
-		if !more && back > 0 {
-			continue
-		}
-		if more {
-			page.Next = page.Letters[len(page.Letters)-1].ID
-		}
-		return page, nil
+	if q.Target == "" {
+		return f, nil
 	}
-	return newest{Letters: []consoleLetter{}}, nil
-}
-
-// lastDead reads the last letters that a filter chooses, of those before an id
-// where that is not 0, and whether there are older ones.
-func (a *App) lastDead(ctx context.Context, f DeadFilter, before uint64, limit int) (newest, bool, error) {
-	var last []Letter
-	more := false
-	err := a.Dead(ctx, f, func(l Letter) error {
-		if before != 0 && l.ID >= before {
-			return nil
-		}
-		last = append(last, l)
-		if len(last) > limit {
-			last, more = last[1:], true
-		}
-		return nil
-	})
-	page := newest{Letters: make([]consoleLetter, 0, len(last))}
-	for _, l := range slices.Backward(last) {
-		page.Letters = append(page.Letters, consoleLetter{Letter: l, ID: strconv.FormatUint(l.ID, 10), At: l.Ended})
-	}
-	return page, more, err
+	return f, a.known(ctx, q.Target)
 }

@@ -156,8 +156,12 @@ func (a *App) Steer(ctx context.Context, target string, change func(*worker.Orde
 
 // Hold makes a target's lane send nothing until the instant, or until Resume
 // where it is zero.
-func (a *App) Hold(ctx context.Context, target, by, note string, until time.Time) error {
-	_, err := a.Steer(ctx, target, func(o *worker.Orders) {
+func (a *App) Hold(ctx context.Context, who Who, target, note string, until time.Time) error {
+	by, err := a.noteOrder(ctx, who, "hold", target, holdText(note, until))
+	if err != nil {
+		return err
+	}
+	_, err = a.Steer(ctx, target, func(o *worker.Orders) {
 		o.Hold, o.Until, o.By, o.Note, o.Since = true, until, by, note, time.Now()
 	})
 	return err
@@ -165,8 +169,12 @@ func (a *App) Hold(ctx context.Context, target, by, note string, until time.Time
 
 // Resume ends an operator's hold, and lets a lane that holds by itself probe at
 // once.
-func (a *App) Resume(ctx context.Context, target, by string) error {
-	_, err := a.Steer(ctx, target, func(o *worker.Orders) {
+func (a *App) Resume(ctx context.Context, who Who, target string) error {
+	by, err := a.noteOrder(ctx, who, "resume", target, "")
+	if err != nil {
+		return err
+	}
+	_, err = a.Steer(ctx, target, func(o *worker.Orders) {
 		o.Hold, o.Until, o.By, o.Note, o.Since = false, time.Time{}, by, "", time.Now()
 	})
 	return err
@@ -189,11 +197,15 @@ var ErrNoStorm = errors.New("it does not hold for a storm")
 
 // ResumeStorm ends a storm's hold, and an operator's with it. The error wraps
 // [ErrNoStorm] where there is none. It returns the hold that it ended.
-func (a *App) ResumeStorm(ctx context.Context, target, by string, how AfterStorm) (*worker.Hold, error) {
+func (a *App) ResumeStorm(ctx context.Context, who Who, target string, how AfterStorm) (*worker.Hold, error) {
 	if err := a.known(ctx, target); err != nil {
 		return nil, err
 	}
 	h, err := a.storm(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	by, err := a.noteOrder(ctx, who, "resume", target, string(how)+" "+h.Cause.Fingerprint())
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 
 	"crmsync/config"
 	"crmsync/contact"
+	"crmsync/crm"
 	"crmsync/crm/evance"
 	"crmsync/crm/perfex"
 	"crmsync/queue"
@@ -21,6 +23,9 @@ type client interface {
 	Check(u *contact.Update) *contact.BadUpdate
 	Labels() map[string]string
 	Convert(field, text string) (json.RawMessage, error)
+	Suggest(s crm.Symptom) string
+	Compare(ctx context.Context, spend crm.Spend, ch *contact.Change) ([]crm.Difference, crm.Answer)
+	Explain(ctx context.Context, spend crm.Spend, why contact.Reason, ch *contact.Change) (string, crm.Answer)
 	CloseIdle()
 }
 

@@ -133,6 +133,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	told := &bulletin{q: a.q, key: liveKey + name, rev: rev, lease: s.Lease, log: log}
 	wg.Go(func() { a.report(aside, told, lane) })
 	wg.Go(func() { a.steer(aside, name, lane) })
+	wg.Go(func() { a.answer(aside, name, lane, c) })
 	err = lane.Run(ctx, work)
 	stop()
 	wg.Wait()

@@ -172,7 +172,7 @@ func parseSteering(body []byte, hold bool, now time.Time) (Steering, error) {
 // unprintable also covers the marks that reorder text.
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// parseDeadQuery reads target=&reason=&limit=&after=, each at most once.
+// parseDeadQuery reads target=&reason=&group=&limit=&after=, each at most once.
 func parseDeadQuery(raw string) (DeadQuery, error) {
 	q := DeadQuery{Limit: DefaultDead}
 	values, err := url.ParseQuery(raw)
@@ -184,7 +184,7 @@ func parseDeadQuery(raw string) (DeadQuery, error) {
 			return q, errors.New(strconv.Quote(name) + " is given more than once")
 		}
 		v := vs[0]
-		if v == "" && (name == "target" || name == "reason" || name == "limit" || name == "after") {
+		if v == "" && (name == "target" || name == "reason" || name == "group" || name == "limit" || name == "after") {
 			continue
 		}
 		switch name {
@@ -193,6 +193,10 @@ func parseDeadQuery(raw string) (DeadQuery, error) {
 		case "reason":
 			if q.Reason.UnmarshalText([]byte(v)) != nil {
 				err = errors.New("reason is none of " + reasonList())
+			}
+		case "group":
+			if q.Group = v; !fingerprint.MatchString(v) {
+				err = errors.New("group must be a fingerprint, 12 hexadecimal digits")
 			}
 		case "limit":
 			if q.Limit, err = strconv.Atoi(v); err != nil || q.Limit < 1 || q.Limit > MaxDead {
@@ -203,7 +207,7 @@ func parseDeadQuery(raw string) (DeadQuery, error) {
 				err = errors.New("after must be the id of a letter, a whole number")
 			}
 		default:
-			err = errors.New("the query may have target, reason, limit and after")
+			err = errors.New("the query may have target, reason, group, limit and after")
 		}
 		if err != nil {
 			return q, err
@@ -245,9 +249,9 @@ func sendJSON(w http.ResponseWriter, v any, err error) {
 // failed answers for a function of [Options] that could not do its work.
 func failed(w http.ResponseWriter, err error) {
 	switch {
-	case errors.Is(err, ErrUnknownTarget):
+	case errors.Is(err, ErrUnknownTarget), errors.Is(err, ErrUnknownLetter):
 		notFound(w)
-	case errors.Is(err, ErrConflict):
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrTaken):
 		problem{Status: http.StatusConflict, Detail: err.Error()}.write(w)
 	case errors.Is(err, context.DeadlineExceeded):
 		problem{Status: http.StatusGatewayTimeout, Detail: "no answer in time: " + err.Error()}.write(w)

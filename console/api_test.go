@@ -37,6 +37,8 @@ func TestFailures(t *testing.T) {
 		{errors.New("NATS is gone; check --server"), http.StatusServiceUnavailable, "NATS is gone; check --server"},
 		{fmt.Errorf("steer office: %w", ErrUnknownTarget), http.StatusNotFound, ""},
 		{fmt.Errorf("%w: office holds for an outage", ErrConflict), http.StatusConflict, "the target is not in that state: office holds for an outage"},
+		{fmt.Errorf("letter 17: %w", ErrUnknownLetter), http.StatusNotFound, ""},
+		{fmt.Errorf("letter 17: %w", ErrTaken), http.StatusConflict, "letter 17: somebody else is at work on it"},
 		{fmt.Errorf("status: %w", context.DeadlineExceeded), http.StatusGatewayTimeout, "no answer in time: status: context deadline exceeded"},
 	} {
 		r := &recorder{err: tc.err}
@@ -44,6 +46,8 @@ func TestFailures(t *testing.T) {
 		for _, req := range []*http.Request{
 			request("GET", "/api/v1/status", ""), request("GET", "/api/v1/dead?target=office", ""),
 			request("POST", "/api/v1/targets/office/hold", "{}"), request("POST", "/api/v1/targets/office/resume", "{}"),
+			request("GET", "/api/v1/dead/groups", ""), request("GET", "/api/v1/dead/letters/17", ""),
+			request("POST", "/api/v1/dead/redrive", `{"ids":["17"]}`), request("POST", "/api/v1/dead/discard", `{"ids":["17"],"why":"x"}`),
 		} {
 			if p := isProblem(t, do(h, req), tc.status); p.Detail != tc.detail {
 				t.Errorf("%s: %q", req.URL.Path, p.Detail)
@@ -75,12 +79,20 @@ func TestCallsHaveADeadline(t *testing.T) {
 	o.Status = func(ctx context.Context) (any, error) { look(ctx); return 1, nil }
 	o.Dead = func(ctx context.Context, _ DeadQuery) (any, error) { look(ctx); return 1, nil }
 	o.Steer = func(ctx context.Context, _ string, _ Steering) error { look(ctx); return nil }
+	o.Groups = func(ctx context.Context, _ DeadQuery) (any, error) { look(ctx); return 1, nil }
+	o.Letter = func(ctx context.Context, _ uint64) (any, error) { look(ctx); return 1, nil }
+	o.Redrive = func(ctx context.Context, _ LetterOrder) (any, error) { look(ctx); return 1, nil }
+	o.Discard = o.Redrive
 	h := New(o)
+	do(h, request("GET", "/api/v1/dead/groups", ""))
+	do(h, request("GET", "/api/v1/dead/letters/1", ""))
+	do(h, request("POST", "/api/v1/dead/redrive", `{"ids":["1"]}`))
+	do(h, request("POST", "/api/v1/dead/discard", `{"ids":["1"],"why":"x"}`))
 	do(h, request("GET", "/api/v1/status", ""))
 	do(h, request("GET", "/api/v1/dead", ""))
 	do(h, request("POST", "/api/v1/targets/a/hold", ""))
-	if seen != 3 {
-		t.Errorf("%d of 3 calls had a deadline", seen)
+	if seen != 7 {
+		t.Errorf("%d of 7 calls had a deadline", seen)
 	}
 }
 
@@ -93,6 +105,8 @@ func TestDeadQuery(t *testing.T) {
 			Target: "office", Reason: contact.Invalid, Limit: 500, After: math.MaxUint64,
 		},
 		"reason=stale-redrive":        DeadQuery{Reason: contact.StaleRedrive, Limit: DefaultDead},
+		"group=0123456789ab":          DeadQuery{Group: "0123456789ab", Limit: DefaultDead},
+		"group=0123456789AB":          "group must be",
 		"limit=1":                     DeadQuery{Limit: 1},
 		"limit=0":                     "limit must be 1 to 500",
 		"limit=501":                   "limit must be 1 to 500",

@@ -47,6 +47,16 @@ type Options struct {
 	// contact, at, reason, status, attempts, detail, fields, job, row. It must
 	// never hold a value of a contact.
 	Dead func(ctx context.Context, q DeadQuery) (any, error)
+	// Groups sums up the letters that q chooses by cause, as an object with the
+	// member groups (an array). The page shows of a group: fingerprint, target,
+	// reason, status, field, message, count, last, suggestion. No value either.
+	Groups func(ctx context.Context, q DeadQuery) (any, error)
+	// Letter is one letter whole, values included, for whoever may see it.
+	Letter func(ctx context.Context, id uint64) (any, error)
+	// Redrive sends letters again, or says what that would do; Discard gives
+	// them up. Both answer once the order stands.
+	Redrive func(ctx context.Context, o LetterOrder) (any, error)
+	Discard func(ctx context.Context, o LetterOrder) (any, error)
 	// Steer stores what an operator wants of a target; nil once it is stored.
 	Steer func(ctx context.Context, target string, s Steering) error
 	// Metrics answers /metrics.
@@ -76,6 +86,7 @@ const (
 type DeadQuery struct {
 	Target string         // a target's name, valid but not known to exist
 	Reason contact.Reason // why they are dead
+	Group  string         // the fingerprint of their cause
 	Limit  int            // most letters to return; 1 to [MaxDead]
 	After  uint64         // the letters that follow this one in the list
 }
@@ -140,6 +151,7 @@ func (c *console) routes() []route {
 	if c.o.Dead != nil {
 		table = append(table, route{"GET", "/api/v1/dead", closed, c.dead})
 	}
+	table = append(table, c.letterRoutes()...)
 	if c.o.Steer != nil {
 		table = append(table,
 			route{"POST", "/api/v1/targets/{target}/hold", closed, c.hold},

@@ -24,6 +24,7 @@ const secret = "a-token-of-some-length"
 // recorder is a console whose functions note what they are asked.
 type recorder struct {
 	queries []DeadQuery
+	letters []LetterOrder
 	orders  map[string]Steering
 	err     error
 	ready   error
@@ -43,6 +44,13 @@ func (r *recorder) options() Options {
 			r.queries = append(r.queries, q)
 			return map[string]any{"letters": []int{}}, r.err
 		},
+		Groups: func(_ context.Context, q DeadQuery) (any, error) {
+			r.queries = append(r.queries, q)
+			return map[string]any{"groups": []int{}}, r.err
+		},
+		Letter:  func(_ context.Context, id uint64) (any, error) { return map[string]any{"id": id}, r.err },
+		Redrive: r.order,
+		Discard: r.order,
 		Steer: func(_ context.Context, target string, s Steering) error {
 			if r.err != nil {
 				return r.err
@@ -53,6 +61,11 @@ func (r *recorder) options() Options {
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sendText(w, http.StatusOK, "crmsync_up 1") }),
 		Log:     zerolog.New(&r.log),
 	}
+}
+
+func (r *recorder) order(_ context.Context, o LetterOrder) (any, error) {
+	r.letters = append(r.letters, o)
+	return map[string]any{"count": len(o.IDs)}, r.err
 }
 
 // guarded is the same with a token.
@@ -84,7 +97,18 @@ func do(h http.Handler, req *http.Request) *httptest.ResponseRecorder {
 
 // get is do for a route's example path.
 func example(rt route) string {
-	return strings.NewReplacer("{target}", "office", "{$}", "").Replace(rt.path)
+	return strings.NewReplacer("{target}", "office", "{id}", "17", "{$}", "").Replace(rt.path)
+}
+
+// exampleBody is a body that the route takes.
+func exampleBody(rt route) string {
+	switch rt.path {
+	case "/api/v1/dead/redrive":
+		return `{"ids":["17"]}`
+	case "/api/v1/dead/discard":
+		return `{"ids":["17"],"why":"x"}`
+	}
+	return "{}"
 }
 
 // isProblem checks that an answer is a problem with the status it says.
@@ -121,7 +145,7 @@ func TestRoutesAndToken(t *testing.T) {
 			"two":          {"Authorization", "Bearer " + secret, "Authorization", "Bearer " + secret},
 			"forwarded":    {"X-Forwarded-For", "127.0.0.1"},
 		} {
-			w := do(h, request(rt.method, path, "{}", header...))
+			w := do(h, request(rt.method, path, exampleBody(rt), header...))
 			if rt.access == open {
 				if w.Code != http.StatusOK || w.Header().Get("Server") != "" {
 					t.Errorf("%s %s, token %s: %d %s", rt.method, path, name, w.Code, w.Header())
@@ -137,7 +161,7 @@ func TestRoutesAndToken(t *testing.T) {
 			isProblem(t, w, http.StatusUnauthorized)
 		}
 		for _, scheme := range []string{"Bearer ", "bearer "} {
-			w := do(h, request(rt.method, path, "{}", "Authorization", scheme+secret))
+			w := do(h, request(rt.method, path, exampleBody(rt), "Authorization", scheme+secret))
 			if w.Code/100 != 2 || (w.Header().Get("Server") == "crmsync/v1") != (rt.access == closed) {
 				t.Errorf("%s %s with the token: %d %s %s", rt.method, path, w.Code, w.Header(), w.Body)
 			}
@@ -150,8 +174,11 @@ func TestRoutesAndToken(t *testing.T) {
 	}
 	slices.Sort(opened)
 	slices.Sort(shut)
-	wantOpen := []string{"/", "/card.js", "/console.css", "/console.js", "/dom.js", "/format.js", "/healthz", "/icon.svg", "/readyz"}
-	wantShut := []string{"/api/v1/dead", "/api/v1/status", "/api/v1/targets/office/hold", "/api/v1/targets/office/resume", "/metrics"}
+	wantOpen := []string{"/", "/card.js", "/console.css", "/console.js", "/dom.js", "/format.js", "/healthz", "/icon.svg", "/letters.js", "/readyz"}
+	wantShut := []string{
+		"/api/v1/dead", "/api/v1/dead/discard", "/api/v1/dead/groups", "/api/v1/dead/letters/17", "/api/v1/dead/redrive", "/api/v1/status",
+		"/api/v1/targets/office/hold", "/api/v1/targets/office/resume", "/metrics",
+	}
 	if !slices.Equal(opened, wantOpen) || !slices.Equal(shut, wantShut) {
 		t.Errorf("open %q\nclosed %q", opened, shut)
 	}
@@ -201,7 +228,7 @@ func TestLoopbackOnly(t *testing.T) {
 		"localhost:8321:1": false, "xlocalhost": false, "127.0.0.1@evil.example": false,
 	} {
 		for _, rt := range (&console{o: r.options()}).routes() {
-			req := request(rt.method, example(rt), "{}")
+			req := request(rt.method, example(rt), exampleBody(rt))
 			req.Host = host
 			w := do(h, req)
 			if ok && w.Code/100 != 2 {
@@ -253,7 +280,7 @@ func TestHeadersAndMethods(t *testing.T) {
 	}
 	for _, rt := range (&console{o: r.options()}).routes() {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {
-			w := do(h, request(method, example(rt), "{}", auth...))
+			w := do(h, request(method, example(rt), exampleBody(rt), auth...))
 			check(w, method+" "+rt.path)
 			switch {
 			case method == rt.method || method == "HEAD" && rt.method == "GET":
@@ -267,7 +294,7 @@ func TestHeadersAndMethods(t *testing.T) {
 				}
 			}
 		}
-		check(do(h, request(rt.method, example(rt), "{}")), rt.path+" without token")
+		check(do(h, request(rt.method, example(rt), exampleBody(rt))), rt.path+" without token")
 	}
 	check(do(h, request("GET", "/nowhere", "")), "404")
 }

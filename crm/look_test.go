@@ -185,7 +185,7 @@ func TestSuggest(t *testing.T) {
 			for want, m := range map[string]crm.Symptom{
 				"customers":   {Reason: contact.Missing},
 				"letter case": {Reason: contact.Conflict},
-				"--set email": {Reason: contact.Invalid, Field: "email"},
+				"--put email": {Reason: contact.Invalid, Field: "email"},
 				"another cus": {Reason: contact.Invalid, Field: "customer_id"},
 				"firewall":    {Reason: contact.Refused, Status: 403},
 				"database":    {Reason: contact.Exhausted, Message: "the crm did not store title and does not say why"},

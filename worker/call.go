@@ -202,6 +202,14 @@ func (l *Lane) guarded(k contact.Key, began time.Time, s *slot, call func(*resul
 	call(&r)
 }
 
+// Spend waits until one request that is none of the lane's own calls may be
+// sent, and counts it. It ends with an error where ctx does or where the lease
+// could end before the request. Safe for concurrent use.
+func (l *Lane) Spend(ctx context.Context) error {
+	var r result
+	return l.spending(&r)(ctx)
+}
+
 // spending pays for the further requests of a call.
 func (l *Lane) spending(r *result) crm.Spend {
 	return func(ctx context.Context) error {

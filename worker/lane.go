@@ -94,6 +94,7 @@ func New(o Options) *Lane {
 		stats:    newCounts(),
 		budget:   NewBudget(o.Quota, o.Spent, time.Now()),
 	}
+	l.stopping, l.drains = context.WithCancel(context.Background())
 	l.prober, _ = o.Sender.(Prober)
 	l.budget.ride(o.Shared)
 	for c := range l.windows {
@@ -112,7 +113,7 @@ func (l *Lane) Run(ctx, work context.Context) error {
 	l.born = time.Now()
 	defer close(l.done)
 	defer l.budget.leave()
-	l.stopping, l.drains = context.WithCancel(work)
+	defer context.AfterFunc(work, l.drains)()
 	defer l.drains()
 	l.remember(l.o.Memory)
 	l.obey(l.o.Orders)

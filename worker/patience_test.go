@@ -92,3 +92,28 @@ func TestOrdersFromTheStart(t *testing.T) {
 		r.settleAll(time.Minute)
 	})
 }
+
+// A request of somebody else's counts like the lane's own, and waits like them,
+// for as long as the lane works.
+func TestSpend(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.o.Quota = Quota{Concurrency: 1, Windows: []WindowLimit{{Span: time.Hour, Limit: 2}}}
+		r := w.start()
+		if err := r.l.Spend(w.t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.q.publish("a", contact.Live, "a")
+		w.q.publish("b", contact.Live, "a")
+		time.Sleep(time.Minute)
+		if n := len(w.m.callsOf("")); n != 1 {
+			t.Errorf("%d calls beside a request of somebody else's, in a window of two", n)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- r.l.Spend(w.t.Context()) }()
+		time.Sleep(time.Minute)
+		r.end()
+		if err := <-ended; err == nil {
+			t.Error("a lane that has ended lets somebody spend")
+		}
+	})
+}

@@ -26,7 +26,10 @@ type cli struct {
 	Import  importCmd  `cmd:"" help:"Queue the rows of a CSV or NDJSON file."`
 	Publish publishCmd `cmd:"" help:"Queue one update."`
 	Status  statusCmd  `cmd:"" help:"What each target does, and what it waits for."`
-	Dead    deadCmd    `cmd:"" help:"Updates that could not be applied, and why."`
+	Dead    deadCmd    `cmd:"" help:"Updates that could not be applied: why, and what to do about them."`
+	Why     whyCmd     `cmd:"" help:"A contact's whole story, and what it waits for."`
+	Forget  forgetCmd  `cmd:"" help:"Remove a person from queue, dead letters and outcomes."`
+	Audit   auditCmd   `cmd:"" help:"Who did what, and when."`
 	Hold    holdCmd    `cmd:"" help:"Make a target's lane send nothing."`
 	Resume  resumeCmd  `cmd:"" help:"End a hold; a lane that holds by itself tries at once."`
 	Check   checkCmd   `cmd:"" help:"Check configuration, secrets, NATS and lanes."`

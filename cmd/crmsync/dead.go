@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -16,47 +13,95 @@ import (
 )
 
 type deadCmd struct {
-	Ls   deadLsCmd   `cmd:"" help:"List dead letters, oldest first."`
-	Show deadShowCmd `cmd:"" help:"Show one dead letter with its original message."`
+	Ls      deadLsCmd      `cmd:"" help:"List dead letters, newest first."`
+	Show    deadShowCmd    `cmd:"" help:"Show one dead letter with its original message."`
+	Groups  deadGroupsCmd  `cmd:"" help:"Sum them up by cause, with what may help."`
+	Edit    deadEditCmd    `cmd:"" help:"Change what a redrive will send; nothing is sent yet."`
+	Redrive deadRedriveCmd `cmd:"" help:"Send them again."`
+	Discard deadDiscardCmd `cmd:"" help:"Give them up."`
+	Export  deadExportCmd  `cmd:"" help:"Write them as CSV or NDJSON."`
+}
+
+// letterFilter are the flags that choose dead letters, the same everywhere.
+type letterFilter struct {
+	Target  string  `group:"Filter" placeholder:"NAME" help:"Only of this target."`
+	Reason  string  `group:"Filter" placeholder:"CODE" help:"Only for this reason."`
+	Status  int     `group:"Filter" placeholder:"HTTP" help:"Only with this HTTP status."`
+	Field   string  `group:"Filter" placeholder:"NAME" help:"Only those where the CRM refused this field, or that set it."`
+	Job     string  `group:"Filter" placeholder:"NAME" help:"Only of this job."`
+	Contact string  `group:"Filter" placeholder:"ID" help:"Only of this contact (with --target)."`
+	Match   string  `group:"Filter" placeholder:"TEXT" help:"Only with this text in the detail, the contact's id or a field's name, in any letter case."`
+	Group   string  `group:"Filter" placeholder:"FINGERPRINT" help:"Only of this group (dead groups)."`
+	Since   instant `group:"Filter" placeholder:"TIME" help:"Only from then on: 2026-11-21T19:00:00Z, 2026-11-21, or 2h for two hours ago."`
+	Until   instant `group:"Filter" placeholder:"TIME" help:"Only before then."`
+}
+
+func (f letterFilter) filter() app.DeadFilter {
+	return app.DeadFilter{
+		Target: f.Target, Reason: f.Reason, Status: f.Status, Field: f.Field, Job: f.Job, Contact: f.Contact,
+		Match: f.Match, Group: f.Group, Since: f.Since.Time, Until: f.Until.Time,
+	}
+}
+
+// instant is a time on the command line: of the clock, a day, or so long ago.
+type instant struct{ time.Time }
+
+// UnmarshalText reads 2026-11-21T19:00:00Z, 2026-11-21 (where the day begins
+// here) or 90m, 2h, 7d ago.
+func (i *instant) UnmarshalText(b []byte) error {
+	t, err := parseInstant(string(b), time.Now())
+	i.Time = t
+	return err
+}
+
+func parseInstant(s string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	if t, err := time.ParseInLocation(time.DateOnly, s, now.Location()); err == nil {
+		return t, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d > 0 {
+		return now.Add(-d), nil
+	}
+	return time.Time{}, fmt.Errorf("%q is no time: write 2026-11-21T19:00:00Z, 2026-11-21, or 2h for two hours ago", s)
 }
 
 type deadLsCmd struct {
-	Target  string    `placeholder:"NAME" help:"Only of this target."`
-	Reason  string    `placeholder:"CODE" help:"Only for this reason."`
-	Contact string    `placeholder:"ID" help:"Only of this contact (with --target)."`
-	Job     string    `placeholder:"NAME" help:"Only of this job."`
-	Since   time.Time `placeholder:"TIME" help:"Only from then on, as 2026-11-21T19:00:00Z."`
-	Until   time.Time `placeholder:"TIME" help:"Only before then."`
-	After   uint64    `placeholder:"ID" help:"Continue behind this dead letter."`
-	Limit   int       `default:"100" help:"At most so many; 0 for all."`
+	letterFilter
+	Oldest bool   `help:"Oldest first."`
+	After  uint64 `placeholder:"ID" help:"Continue behind this dead letter."`
+	Limit  int    `default:"100" help:"At most so many; 0 for all."`
 }
 
 func (c *deadLsCmd) Run(ctx context.Context, g *Globals) error {
 	return g.with(ctx, func(a *app.App) error {
 		letters := []app.Letter{}
-		err := a.Dead(ctx, app.DeadFilter{
-			Target: c.Target, Reason: c.Reason, Contact: c.Contact, Job: c.Job,
-			Since: c.Since, Until: c.Until, After: c.After, Limit: c.Limit,
-		}, func(l app.Letter) error { letters = append(letters, l); return nil })
+		f := c.filter()
+		f.Newest, f.After, f.Limit = !c.Oldest, c.After, c.Limit
+		err := a.Dead(ctx, f, func(l app.Letter) error { letters = append(letters, l); return nil })
 		if err != nil {
 			return err
+		}
+		if len(letters) == 0 {
+			g.say("no dead letters match")
 		}
 		if g.JSON {
 			return g.printJSON(letters)
 		}
 		if len(letters) == 0 {
-			g.say("no dead letters match")
 			return nil
 		}
 		tw := tabwriter.NewWriter(g.std.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(tw, "ID\tENDED\tTARGET\tCONTACT\tREASON\tHTTP\tATTEMPTS\tFIELDS\tDETAIL")
+		fmt.Fprintln(tw, "ID\tENDED\tTARGET\tCONTACT\tREASON\tHTTP\tATTEMPTS\tFIELDS\tSTATE\tDETAIL")
 		for _, l := range letters {
-			status := "-"
-			if l.Status != 0 {
-				status = strconv.Itoa(l.Status)
-			}
-			fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.ID, l.Ended.Local().Format(time.DateTime), l.Target,
-				printable(l.Contact), l.Reason, status, l.Attempts, printable(strings.Join(l.Fields, ",")), printable(l.Detail))
+			fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, clock(l.Ended), l.Target,
+				printable(l.Contact), l.Reason, httpStatus(l.Status), l.Attempts, printable(strings.Join(l.Fields, ",")), letterState(l), printable(l.Detail))
 		}
 		tw.Flush()
 		if c.Limit > 0 && len(letters) == c.Limit {
@@ -66,55 +111,26 @@ func (c *deadLsCmd) Run(ctx context.Context, g *Globals) error {
 	})
 }
 
-type deadShowCmd struct {
-	ID uint64 `arg:"" help:"Its id, as dead ls shows it."`
+// letterState is what happens to a letter, in a word.
+func letterState(l app.Letter) string {
+	if l.State == "dead" && l.Edited != "" {
+		return "edited"
+	}
+	return l.State
 }
 
-func (c *deadShowCmd) Run(ctx context.Context, g *Globals) error {
-	return g.with(ctx, func(a *app.App) error {
-		l, err := a.Letter(ctx, c.ID)
-		if err != nil {
-			return err
-		}
-		if g.JSON {
-			return g.printJSON(l)
-		}
-		w := g.std.out
-		fmt.Fprintf(w, "dead letter %d: contact %s of %s, %s\n", l.ID, printable(l.Contact), l.Target, l.Reason)
-		if l.Detail != "" {
-			fmt.Fprintf(w, "  why       %s\n", printable(l.Detail))
-		}
-		fmt.Fprintf(w, "  ended     %s, after %d attempt(s)\n", l.Ended.Local().Format(time.DateTime), l.Attempts)
-		fmt.Fprintf(w, "  update    number %d of class %s\n", l.Seq, l.Class)
-		if l.Job != "" {
-			fmt.Fprintf(w, "  job       %s, row %d\n", printable(l.Job), l.Row)
-		}
-		for _, t := range l.Tries {
-			fmt.Fprintf(w, "  attempt   %s  %s", t.At.Local().Format(time.TimeOnly), t.Verdict)
-			if t.Status != 0 {
-				fmt.Fprintf(w, ", HTTP %d", t.Status)
-			}
-			if t.Detail != "" {
-				fmt.Fprintf(w, ": %s", printable(t.Detail))
-			}
-			fmt.Fprintln(w)
-		}
-		for _, k := range slices.Sorted(maps.Keys(l.Header)) {
-			for _, v := range l.Header[k] {
-				fmt.Fprintf(w, "  header    %s: %s\n", printable(k), printable(v))
-			}
-		}
-		if l.Body == nil {
-			fmt.Fprintf(w, "  bytes     %q\n", l.Bytes)
-			return nil
-		}
-		body, err := json.MarshalIndent(l.Body, "  ", "  ")
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "  body      %s\n", body)
-		return nil
-	})
+func httpStatus(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.Itoa(n)
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
 }
 
 // printable keeps what came from outside from steering the terminal or forging

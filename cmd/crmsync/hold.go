@@ -20,7 +20,7 @@ func (c *holdCmd) Run(ctx context.Context, g *Globals) error {
 		if c.For > 0 {
 			until = time.Now().Add(c.For)
 		}
-		if err := a.Hold(ctx, c.Target, g.whoami(), c.Note, until); err != nil {
+		if err := a.Hold(ctx, g.who(), c.Target, c.Note, until); err != nil {
 			return err
 		}
 		return g.steered(c.Target, "held", until)
@@ -38,7 +38,7 @@ func (c *resumeCmd) Run(ctx context.Context, g *Globals) error {
 		if c.Accept || c.Recall {
 			return c.afterStorm(ctx, g, a)
 		}
-		if err := a.Resume(ctx, c.Target, g.whoami()); err != nil {
+		if err := a.Resume(ctx, g.who(), c.Target); err != nil {
 			return err
 		}
 		return g.steered(c.Target, "resumed", time.Time{})
@@ -50,7 +50,7 @@ func (c *resumeCmd) afterStorm(ctx context.Context, g *Globals, a *app.App) erro
 	if c.Recall {
 		how, what = app.RecallLetters, "resumed; %d dead letter(s) go back into the queue"
 	}
-	h, err := a.ResumeStorm(ctx, c.Target, g.whoami(), how)
+	h, err := a.ResumeStorm(ctx, g.who(), c.Target, how)
 	if err != nil {
 		return err
 	}

@@ -1,24 +1,23 @@
 // The page: asks for the status each second and shows it.
 
-import { each, el, row, show, text } from "./dom.js";
-import { answer, Card } from "./card.js";
+import { each, el, show, text } from "./dom.js";
+import { Card } from "./card.js";
 import * as fmt from "./format.js";
+import { Letters } from "./letters.js";
 
 const $ = (id) => document.getElementById(id);
 const every = 1000; // ms between two questions
 const slowest = 5000; // and while there is no answer
-const lettersShown = 25;
-const lettersEvery = 30000; // ms, also where the counts have not moved
 
 let token = ""; // in memory only
 let skew = 0; // server's clock less ours, ms
 let failures = 0;
 let lastGood = 0;
-let letterCounts = "";
-let lettersAt = 0;
 const cards = new Map();
 
 class Refused extends Error {}
+
+const letters = new Letters(ask, (err) => err instanceof Refused);
 
 async function ask(path, body) {
   const headers = {};
@@ -46,7 +45,7 @@ async function turn() {
     render(status);
     news("live", "live");
     show($("banner"), false);
-    await letters(status);
+    await letters.turn(status, Date.now() + skew);
   } catch (err) {
     if (err instanceof Refused) {
       askToken(token ? "This is not the token." : "");
@@ -127,40 +126,6 @@ function renderTotals(targets) {
     node.dataset.kind = kind;
   });
   document.title = held || alone ? `(${held + alone}) crmsync` : "crmsync";
-}
-
-/** Asks for the letters only when their number has changed, or now and then. */
-async function letters(status) {
-  const counts = JSON.stringify((status.targets ?? []).map((t) => t.dead ?? {}));
-  const now = Date.now();
-  if (counts !== letterCounts || now - lettersAt > lettersEvery) {
-    try {
-      const page = await ask(`api/v1/dead?limit=${lettersShown}`);
-      letterCounts = counts;
-      lettersAt = now;
-      renderLetters(page.letters ?? [], page.next);
-    } catch (err) {
-      if (err instanceof Refused) throw err;
-      lettersAt = now;
-      text($("letters-note"), `cannot be read now: ${err.message}`);
-    }
-    show($("letters"), true);
-  }
-}
-
-const columns = ["When", "Target", "Contact", "Reason", "What the CRM said", "Fields", "Letter"];
-
-function renderLetters(list, more) {
-  const now = Date.now() + skew;
-  show($("letters-none"), list.length === 0);
-  show($("letters-table"), list.length > 0);
-  text($("letters-note"), more ? `the newest ${list.length}; all of them: crmsync dead ls` : "");
-  each($("letters-table").tBodies[0], list, () => row(columns), (tr, l) => {
-    const from = l.job ? ` (${l.job}${l.row ? ` row ${l.row}` : ""})` : "";
-    const tries = l.attempts > 1 ? ` · ${l.attempts} tries` : "";
-    [fmt.clock(l.at, now), l.target, l.contact, l.reason, answer(l) + tries, (l.fields ?? []).join(", "), `${l.id}${from}`]
-      .forEach((v, i) => text(tr.children[i], v));
-  });
 }
 
 function wrong(dialog, words) {

@@ -94,7 +94,7 @@ func (c *Client) Suggest(s crm.Symptom) string {
 	case contact.Invalid:
 		switch s.Field {
 		case fieldEmail:
-			return "Perfex takes no update without an e-mail address: add one with dead edit --set email=..., then redrive"
+			return "Perfex takes no update without an e-mail address: add one with dead edit --put email=..., then redrive"
 		case fieldCustomer:
 			return "the contact belongs to another customer than the letter says: the ids are mixed up, or dead edit --unset customer_id sends the rest"
 		}

@@ -1,0 +1,227 @@
+package app
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"crmsync/contact"
+	"crmsync/ingest"
+	"crmsync/queue"
+)
+
+// EditFrom plans the edits that a corrected export asks for: each row names its
+// letter and says what its fields shall be; an empty or masked cell leaves the
+// letter's value. A plan, or what is wrong with a row, goes to yield, whose error
+// ends it. Where the filter names a target, a group, a reason or a job, rows of
+// other letters are refused.
+func (a *App) EditFrom(ctx context.Context, path string, f DeadFilter, yield func(EditPlan, error) error) error {
+	first, err := a.firstLetter(ctx, path)
+	if err != nil {
+		return err
+	}
+	c, err := a.clientOf(first.Target)
+	if err != nil {
+		return err
+	}
+	defer c.CloseIdle()
+	upload, err := a.uploadOf(ctx, func(yield func(queue.Letter) error) error { return yield(first) })
+	if err != nil {
+		return err
+	}
+	in, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	f.Target = first.Target
+	return readFixes(in, c, upload, func(x fix) error {
+		var p EditPlan
+		if err = x.err; err == nil {
+			p, err = a.planFix(ctx, c, x, f)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s line %d: %w", path, x.line, err)
+		}
+		return yield(p, err)
+	})
+}
+
+func (a *App) planFix(ctx context.Context, c client, fix fix, f DeadFilter) (EditPlan, error) {
+	id := fix.letter
+	l, err := a.letter(ctx, id)
+	if err != nil {
+		return EditPlan{}, err
+	}
+	if x := letterOf(l); x.Target != f.Target || f.Group != "" && x.Group != f.Group || f.Reason != "" && x.Reason != f.Reason || f.Job != "" && x.Job != f.Job {
+		return EditPlan{Letter: x}, fmt.Errorf("letter %d is not of those that were chosen", id)
+	}
+	if err := editable(current(l)); err != nil {
+		return EditPlan{Letter: letterOf(l)}, fmt.Errorf("letter %d: %w", id, err)
+	}
+	if fix.cells {
+		fix.fields = changedCells(c, current(l), fix.fields)
+	}
+	return planEdit(c, l, &Edits{Fields: fix.fields})
+}
+
+// changedCells is what of a row says something else than the letter. A table
+// shows a list, a flag or a number in one of several spellings, so the text
+// decides; where the CRM refuses the letter's value, the spelling may be the
+// correction.
+func changedCells(c client, was *contact.Update, row contact.Patch) contact.Patch {
+	out, _ := c.Rules().Without(row, func(path string) bool {
+		a, had := at(was.Fields, path)
+		b, _ := at(row, path)
+		if !had || cellText(a) != cellText(b) {
+			return false
+		}
+		return c.Check(&contact.Update{Contact: was.Contact, Fields: lay(nil, path, a)}) == nil
+	})
+	return out
+}
+
+// firstLetter is the letter of the first row that names one.
+func (a *App) firstLetter(ctx context.Context, path string) (queue.Letter, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return queue.Letter{}, err
+	}
+	defer in.Close()
+	none := fmt.Errorf("%s: no row names a letter in a column %q, as `crmsync dead export` writes it", path, letterColumn)
+	id := uint64(0)
+	err = readFixes(in, nil, nil, func(x fix) error {
+		if id = x.letter; x.err != nil || id == 0 {
+			return nil
+		}
+		return errFound
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return a.letter(ctx, id)
+	case err != nil:
+		return queue.Letter{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return queue.Letter{}, none
+}
+
+var errFound = errors.New("found")
+
+// fix is a row of a corrected export: its letter and its fields, or what is
+// wrong with it.
+type fix struct {
+	line   int64
+	letter uint64
+	fields contact.Patch
+	cells  bool // the fields were read from text
+	err    error
+}
+
+// readFixes reads a corrected export, CSV or JSON lines. Without a client every
+// column is taken as text.
+func readFixes(r io.Reader, c client, upload *uploadColumns, yield func(fix) error) error {
+	in := bufio.NewReader(r)
+	if head, _ := in.Peek(1); len(head) == 1 && head[0] == '{' {
+		return readFixLines(in, yield)
+	}
+	o := ingest.Options{Format: ingest.FormatCSV, IDColumn: letterColumn}
+	if c != nil {
+		o.Labels, o.Convert = c.Labels(), func(field, text string) (json.RawMessage, error) { return fixCell(c, field, text) }
+	}
+	if upload != nil {
+		for _, x := range upload.Columns {
+			o.Labels[harmlessText(x.Name)] = x.Field
+		}
+	}
+	rows, err := ingest.Open(in, o)
+	if err != nil {
+		return err
+	}
+	for {
+		row, err := rows.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		id, err := uint64(0), row.Err
+		if err == nil {
+			id, err = letterID(row.ID)
+		}
+		if errors.Is(err, ingest.ErrNothing) {
+			continue
+		}
+		if err := yield(fix{line: row.Line, letter: id, fields: row.Fields, cells: true, err: err}); err != nil {
+			return err
+		}
+	}
+}
+
+func letterID(s string) (uint64, error) {
+	id, err := strconv.ParseUint(plainText(s), 10, 64)
+	if err != nil || id == 0 {
+		return 0, fmt.Errorf("%q is not the id of a letter", s)
+	}
+	return id, nil
+}
+
+// fixCell reads a cell as the export wrote it: what Convert does not take may be
+// the JSON of a value that no table can show otherwise.
+func fixCell(c client, field, text string) (json.RawMessage, error) {
+	text = plainText(text)
+	if text == maskedText {
+		return nil, nil
+	}
+	v, err := c.Convert(field, text)
+	if err != nil && json.Valid([]byte(text)) {
+		return json.RawMessage(text), nil
+	}
+	return v, err
+}
+
+// readFixLines reads the lines of an NDJSON export.
+func readFixLines(in *bufio.Reader, yield func(fix) error) error {
+	s := bufio.NewScanner(in)
+	s.Buffer(make([]byte, 64<<10), contact.MaxBody*2)
+	for line := int64(1); s.Scan(); line++ {
+		text := bytes.TrimSpace(s.Bytes())
+		if len(text) == 0 {
+			continue
+		}
+		id, fields, err := fixLine(bytes.Clone(text))
+		if err := yield(fix{line: line, letter: id, fields: fields, err: err}); err != nil {
+			return err
+		}
+	}
+	return s.Err()
+}
+
+func fixLine(text []byte) (uint64, contact.Patch, error) {
+	members, err := contact.ParsePatch(text)
+	if err != nil {
+		return 0, nil, err
+	}
+	v, _ := members.Get("letter")
+	id, err := letterID(string(v))
+	if err != nil {
+		return 0, nil, err
+	}
+	v, ok := members.Get("fields")
+	if !ok {
+		return id, nil, nil
+	}
+	fields, err := contact.ParsePatch(v)
+	if err != nil {
+		return id, nil, err
+	}
+	fields = slices.DeleteFunc(fields, func(f contact.Field) bool { return isSecret(f.Name) && string(f.Value) == masked })
+	return id, fields, nil
+}
