@@ -11,9 +11,11 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
+	"crmsync/contact"
 	"crmsync/ingest"
 	"crmsync/queue"
 )
@@ -224,13 +226,14 @@ func (a *App) exportCSV(each func(func(queue.Letter) error) error, upload *uploa
 	return n, errors.Join(err, out.Error())
 }
 
-// addColumns gives each field of a letter a column that has none.
+// addColumns gives each field of a letter a column that has none. A field of
+// which the upload had members has a column for each.
 func (a *App) addColumns(columns *[]ingest.Column, l queue.Letter) error {
 	u := current(l)
 	if err := editable(u); err != nil {
 		return nil // its row has no fields; NDJSON holds its bytes
 	}
-	for _, path := range sortedKeys(paths(a.rulesOf(l.Target), u.Fields)) {
+	for _, path := range columnPaths(a.rulesOf(l.Target), u.Fields, *columns) {
 		if !utf8.ValidString(path) || slices.ContainsFunc(*columns, func(c ingest.Column) bool { return c.Field == path }) {
 			continue
 		}
@@ -240,4 +243,21 @@ func (a *App) addColumns(columns *[]ingest.Column, l queue.Letter) error {
 		*columns = append(*columns, ingest.Column{Name: path, Field: path})
 	}
 	return nil
+}
+
+func columnPaths(rules contact.Rules, p contact.Patch, columns []ingest.Column) []string {
+	var out []string
+	for _, path := range sortedKeys(paths(rules, p)) {
+		split := slices.ContainsFunc(columns, func(c ingest.Column) bool { return strings.HasPrefix(c.Field, path+".") })
+		v, _ := at(p, path)
+		members, err := contact.ParsePatch(v)
+		if !split || err != nil {
+			out = append(out, path)
+			continue
+		}
+		for _, m := range members {
+			out = append(out, path+"."+m.Name)
+		}
+	}
+	return out
 }

@@ -73,14 +73,18 @@ func (a *App) planFix(ctx context.Context, c client, fix fix, f DeadFilter) (Edi
 }
 
 // changedCells is what of a row says something else than the letter. A table
-// shows a list, a flag or a number in one of several spellings, so the text
-// decides; where the CRM refuses the letter's value, the spelling may be the
-// correction.
+// shows a list, a flag or a number in one of several spellings, so a cell that
+// reads as the letter's own would is left as it was; where the CRM refuses the
+// letter's value, the reading may be the correction.
 func changedCells(c client, was *contact.Update, row contact.Patch) contact.Patch {
 	out, _ := c.Rules().Without(row, func(path string) bool {
 		a, had := at(was.Fields, path)
 		b, _ := at(row, path)
-		if !had || cellText(a) != cellText(b) {
+		if !had {
+			return false
+		}
+		same, err := fixCell(c, path, cellText(a))
+		if err != nil || !(contact.Patch{{Name: path, Value: same}}).Equal(contact.Patch{{Name: path, Value: b}}) {
 			return false
 		}
 		return c.Check(&contact.Update{Contact: was.Contact, Fields: lay(nil, path, a)}) == nil
@@ -128,7 +132,8 @@ type fix struct {
 // column is taken as text.
 func readFixes(r io.Reader, c client, upload *uploadColumns, yield func(fix) error) error {
 	in := bufio.NewReader(r)
-	if head, _ := in.Peek(1); len(head) == 1 && head[0] == '{' {
+	head, _ := in.Peek(512) // fewer, or none, where the file is short
+	if head = bytes.TrimLeft(head, " \t\r\n"); len(head) > 0 && head[0] == '{' {
 		return readFixLines(in, yield)
 	}
 	o := ingest.Options{Format: ingest.FormatCSV, IDColumn: letterColumn}

@@ -141,6 +141,6 @@ func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 // Metrics serves this process's metrics in Prometheus' text format.
 func (a *App) Metrics() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(laneCollector{a})
+	reg.MustRegister(laneCollector{a}, keptCollector{a})
 	return promhttp.HandlerFor(prometheus.Gatherers{a.meters.reg, reg}, promhttp.HandlerOpts{})
 }

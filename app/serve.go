@@ -37,12 +37,12 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 	if !h.Token.IsZero() {
 		o.Token = h.Token.Read
 	}
-	addr, wait, err = console.Serve(ctx, h.Listen, console.New(o), a.o.Log)
+	addr, served, err := console.Serve(ctx, h.Listen, console.New(o), a.o.Log)
 	if err != nil {
-		return addr, wait, err
+		return "", nil, err
 	}
 	return addr, func() error {
-		err := wait() // nothing new is begun after it
+		err := served() // nothing new is begun after it
 		redrives.Wait()
 		return err
 	}, nil

@@ -19,6 +19,7 @@ type Status struct {
 	NATS     NATSStatus     `json:"nats"`
 	Sessions []string       `json:"sessions"` // worker processes: host/pid
 	Targets  []TargetStatus `json:"targets"`
+	Kept     *Kept          `json:"dead_letters,omitempty"` // nil: no limit is set for dead letters
 }
 
 // NATSStatus is where the queue is.
@@ -72,6 +73,9 @@ func (a *App) Status(ctx context.Context) (Status, error) {
 	}
 	dead, err := a.q.Dead(ctx)
 	if err != nil {
+		return out, err
+	}
+	if out.Kept, err = a.kept(ctx, now); err != nil {
 		return out, err
 	}
 	for _, s := range stats {

@@ -71,6 +71,7 @@ func (a *App) Work(ctx, work context.Context) error {
 	defer watcher.Wait()
 	defer stop()
 	watcher.Go(func() { a.watchOrders(watching) })
+	watcher.Go(func() { a.keepLetters(watching) })
 	return a.q.Own(ctx, a.owned(), func(ctx context.Context, s *queue.Source) {
 		a.runLane(ctx, work, s, clients[s.Target()])
 	})

@@ -92,6 +92,9 @@ func printStatus(w io.Writer, st app.Status) {
 	for _, t := range st.Targets {
 		details(w, t, st.At)
 	}
+	if st.Kept != nil && st.Kept.Text != "" {
+		fmt.Fprintf(w, "\n%s\n", st.Kept.Text)
+	}
 }
 
 func listed(names []string) string {
