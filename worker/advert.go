@@ -34,13 +34,18 @@ type advert struct {
 }
 
 func (b *Budget) hear(now time.Time, hints *crm.Hints, began time.Time, refused bool) {
+	h := b.head()
+	if !refused {
+		h.mu.Lock()
+		h.learned.accept(began)
+		h.mu.Unlock()
+	}
 	if hints == nil || len(hints.Quotas) == 0 {
 		return
 	}
 	if !hints.Began.IsZero() {
 		began = hints.Began
 	}
-	h := b.head()
 	h.mu.Lock()
 	newer, ok := h.recent.since(began.Sub(h.born), h.total)
 	if ok {

@@ -192,10 +192,11 @@ func (b *Budget) inForceLocked(now time.Time) (r float64, why Why) {
 			r, why = r*part, WhyOutage
 		}
 	}
+	if b.learned.outgrown(now, b.allowed, b.recent.rate(now.Sub(b.born))) {
+		b.learned.forget()
+	}
 	if l := b.learned.rate(now); l < r {
 		r, why = l, WhyRefused
-	} else if l >= b.allowed {
-		b.learned.forget()
 	}
 	if a := b.paceLocked(now, r); a < r {
 		r, why = a, WhyAdvertised
