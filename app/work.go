@@ -36,6 +36,7 @@ const (
 type laneState struct {
 	Owner string        `json:"owner"` // host/pid
 	Lane  worker.Status `json:"lane"`
+	ETA   *ETA          `json:"eta,omitempty"`
 }
 
 // Work runs the lanes of whatever targets are ours until ctx ends; then it
@@ -111,9 +112,17 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		}
 		return
 	}
+	shared, leave, err := a.share(ctx, name)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Error().Err(err).Msg("cannot read what the shared quota has been used for; not starting the lane")
+		}
+		return
+	}
+	defer leave()
 	lane := worker.New(worker.Options{
 		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
-		Timeout: t.Timeout, Quota: quotaOf(t),
+		Timeout: t.Timeout, Quota: quotaOf(t.Quota), Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
 		Orders:        a.ordersOf(name),
@@ -126,7 +135,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	aside, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { a.report(aside, name, lane) })
-	wg.Go(func() { a.steer(aside, name, lane) })
+	wg.Go(func() { a.keepSteering(aside, name, lane) })
 	err = lane.Run(ctx, work)
 	stop()
 	wg.Wait()
@@ -214,7 +223,7 @@ func digest(st worker.Status) []byte {
 func (a *App) store(ctx context.Context, name string, st worker.Status) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := a.q.Put(ctx, liveKey+name, laneState{Owner: owner(), Lane: st}); err != nil && ctx.Err() == nil {
+	if err := a.q.Put(ctx, liveKey+name, laneState{Owner: owner(), Lane: st, ETA: a.foresee(ctx, name, st)}); err != nil && ctx.Err() == nil {
 		a.o.Log.Debug().Err(err).Str("target", name).Msg("lane state not stored")
 	}
 }
@@ -268,19 +277,4 @@ func (a *App) steer(ctx context.Context, name string, l *worker.Lane) {
 			return
 		}
 	}
-}
-
-// ordersOf is what the operator last wanted of a target. A configured rate of
-// nothing is an order of its own.
-func (a *App) ordersOf(name string) worker.Orders {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.orders[name]
-	if a.cfg.Targets[name].Quota.Rate == 0 && o.Limits.Rate == 0 {
-		if !o.Hold {
-			o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born}
-		}
-		o.Until = time.Time{} // no end of a hold may let loose what has no rate
-	}
-	return o
 }

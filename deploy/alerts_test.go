@@ -82,7 +82,7 @@ func TestAlerts(t *testing.T) {
 	}
 	values := map[string][]string{
 		"class":  {contact.Live.String(), contact.Bulk.String()},
-		"reason": {string(worker.HoldOperator), string(worker.HoldThrottled), string(worker.HoldOutage), string(worker.HoldCredentials)},
+		"reason": {string(worker.HoldOperator), string(worker.HoldThrottled), string(worker.HoldOutage), string(worker.HoldCredentials), string(worker.HoldQuota)},
 	}
 	line := newCommandLine(t)
 	var names []string

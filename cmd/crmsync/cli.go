@@ -29,6 +29,7 @@ type cli struct {
 	Dead    deadCmd    `cmd:"" help:"Updates that could not be applied, and why."`
 	Hold    holdCmd    `cmd:"" help:"Make a target's lane send nothing."`
 	Resume  resumeCmd  `cmd:"" help:"End a hold; a lane that holds by itself tries at once."`
+	Rate    rateCmd    `cmd:"" help:"Show a target's quota, or change it while it runs."`
 	Check   checkCmd   `cmd:"" help:"Check configuration, secrets, NATS and lanes."`
 	Setup   setupCmd   `cmd:"" help:"Create the streams and buckets, or print them."`
 	Emulate emulateCmd `cmd:"" help:"Serve an emulated CRM for tests."`
