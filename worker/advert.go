@@ -112,7 +112,7 @@ func (a *advert) slide(now time.Time, q crm.Advertised, newer int, b *Budget) {
 	}
 	if a.own == nil || a.own.Span != span {
 		a.own = &rolling{WindowLimit: WindowLimit{Span: span}, born: b.born}
-		if s, ok := b.longest(now, span); ok {
+		if s, ok := b.longest(now); ok {
 			a.own.restore(s, now)
 		} else {
 			a.own.add(now, int(min(b.total, 1<<20)))
