@@ -59,6 +59,7 @@ type App struct {
 	mu     sync.Mutex
 	lanes  map[string]*worker.Lane // by target; those that run here
 	orders map[string]worker.Orders
+	groups map[string]*group // by name; shared quotas that were used here
 	meters *meters
 }
 
@@ -66,7 +67,8 @@ type App struct {
 // [queue.ErrUnreachable] where NATS cannot be reached.
 func Open(ctx context.Context, cfg *config.Config, o Options) (*App, error) {
 	a := &App{
-		cfg: cfg, o: o, born: time.Now(), lanes: map[string]*worker.Lane{}, orders: map[string]worker.Orders{}, meters: newMeters(),
+		cfg: cfg, o: o, born: time.Now(), lanes: map[string]*worker.Lane{}, orders: map[string]worker.Orders{},
+		groups: map[string]*group{}, meters: newMeters(),
 	}
 	qo, err := a.queueOptions()
 	if err != nil {

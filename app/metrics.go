@@ -73,10 +73,7 @@ var (
 	descInFlight = prometheus.NewDesc("crmsync_in_flight", "Calls in flight.", []string{"target"}, nil)
 	descRetrying = prometheus.NewDesc("crmsync_retrying", "Contacts that wait for a retry.", []string{"target"}, nil)
 	descHeld     = prometheus.NewDesc("crmsync_held", "1 while the lane sends nothing for this reason.", []string{"target", "reason"}, nil)
-	descRate     = prometheus.NewDesc("crmsync_ratelimit_limit", "Requests a second that the lane allows itself now.", []string{"target"}, nil)
-	descAllowed  = prometheus.NewDesc("crmsync_ratelimit_allowed", "Requests a second that the configuration or the operator allows, less the reserve.", []string{"target"}, nil)
-	descWindow   = prometheus.NewDesc("crmsync_window_used", "Requests counted in a quota window.", []string{"target", "window"}, nil)
-	descWindowOf = prometheus.NewDesc("crmsync_window_limit", "Requests allowed in a quota window.", []string{"target", "window"}, nil)
+	descETA      = prometheus.NewDesc("crmsync_eta_seconds", "Time until the target's queue will be empty; absent where that cannot be foretold.", []string{"target"}, nil)
 )
 
 // laneCollector reads this process's lanes, and the queue.
@@ -85,7 +82,8 @@ type laneCollector struct{ a *App }
 func (c laneCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuild, descPending, descBacklog, descOldest, descLetters, descInFlight, descRetrying, descHeld,
-		descRate, descAllowed, descWindow, descWindowOf,
+		descRate, descAllowed, descUsed, descWindow, descWindowOf, descWindowLeft,
+		descSaid, descSaidOf, descETA,
 	} {
 		ch <- d
 	}
@@ -122,8 +120,6 @@ func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descPending, float64(l.Bulk), t.Target, contact.Bulk.String())
 		gauge(descInFlight, float64(l.Calling), t.Target)
 		gauge(descRetrying, float64(l.Retrying), t.Target)
-		gauge(descRate, l.Rate, t.Target)
-		gauge(descAllowed, l.Allowed, t.Target)
 		for _, r := range worker.HoldReasons() {
 			held := 0.0
 			if l.Hold != nil && l.Hold.Reason == r {
@@ -131,9 +127,12 @@ func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 			}
 			gauge(descHeld, held, t.Target, string(r))
 		}
-		for _, w := range l.Windows {
-			gauge(descWindow, float64(w.Used), t.Target, w.Span.String())
-			gauge(descWindowOf, float64(w.Limit), t.Target, w.Span.String())
+		collectQuota(gauge, t.Target, l)
+		switch {
+		case t.ETA == nil:
+			gauge(descETA, 0, t.Target)
+		case !t.ETA.Done.IsZero():
+			gauge(descETA, max(0, t.ETA.Done.Sub(st.At).Seconds()), t.Target)
 		}
 	}
 }

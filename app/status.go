@@ -8,6 +8,7 @@ import (
 
 	"crmsync/console"
 	"crmsync/contact"
+	"crmsync/queue"
 	"crmsync/worker"
 )
 
@@ -37,6 +38,7 @@ type TargetStatus struct {
 	Queue  map[string]ClassBacklog `json:"queue"`          // by class
 	Dead   map[string]int64        `json:"dead,omitempty"` // dead letters by reason
 	Orders worker.Orders           `json:"orders,omitzero"`
+	ETA    *ETA                    `json:"eta,omitempty"` // nil: nothing waits
 }
 
 // ClassBacklog is what waits in one class's stream. It counts whole streams:
@@ -104,11 +106,16 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 	if _, err := a.q.Get(ctx, ordersKey+t.Target, &t.Orders); err != nil {
 		return err
 	}
-	if o := &t.Orders; o.Hold && !o.Until.IsZero() && !o.Until.After(now) {
-		o.Hold = false // it has ended by itself
+	t.Orders = inForce(t.Orders, now)
+	waiting := int64(0)
+	for _, q := range t.Queue {
+		waiting += q.Waiting
 	}
 	defer func() {
 		if t.Lane == nil {
+			if waiting > 0 {
+				t.ETA = &ETA{Updates: waiting, Why: "nobody runs it"}
+			}
 			return
 		}
 		t.Lane.Spent = nil // for the next owner, not for people: Windows says it shorter
@@ -116,6 +123,9 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 			// The lane obeys at once; what it last reported may be a second old.
 			t.Lane.State, t.Lane.Waiting, t.Lane.Until = "held", "the operator", o.Until
 			t.Lane.Hold = &worker.Hold{Reason: worker.HoldOperator, Since: o.Since, Until: o.Until, Detail: o.Note}
+			if t.ETA != nil && o.Until.IsZero() {
+				t.ETA.Done, t.ETA.Why = time.Time{}, unknowable(t.Lane)
+			}
 		}
 	}()
 	if owner == "" {
@@ -126,7 +136,7 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 		asking, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		if st, ok := l.Status(asking); ok {
-			t.Lane = &st
+			t.Lane, t.ETA = &st, a.foretellHere(l, now, t.Target, waiting, &st)
 			return nil
 		}
 	}
@@ -136,7 +146,7 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 		return err
 	}
 	if found && live.Owner == owner && now.Sub(live.Lane.At) < staleAfter {
-		t.Lane = &live.Lane
+		t.Lane, t.ETA = &live.Lane, live.ETA
 	}
 	return nil
 }
@@ -145,17 +155,24 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 // are. A CRM that is down or throttles us does not make the process unready.
 func (a *App) Ready(ctx context.Context) error { return a.q.Ready(ctx) }
 
-// Steer changes the operator's orders for a target: change gets those in force.
+// Steer changes the operator's orders for a target: change gets those in force,
+// and again where somebody else has given orders meanwhile.
 func (a *App) Steer(ctx context.Context, target string, change func(*worker.Orders)) (worker.Orders, error) {
-	var o worker.Orders
 	if err := a.known(ctx, target); err != nil {
-		return o, err
+		return worker.Orders{}, err
 	}
-	if _, err := a.q.Get(ctx, ordersKey+target, &o); err != nil {
-		return o, err
+	for {
+		var o worker.Orders
+		_, rev, err := a.q.GetAt(ctx, ordersKey+target, &o)
+		if err != nil {
+			return o, err
+		}
+		o = inForce(o, time.Now())
+		change(&o)
+		if _, err = a.q.PutAt(ctx, ordersKey+target, o, rev); !errors.Is(err, queue.ErrChanged) {
+			return o, err
+		}
 	}
-	change(&o)
-	return o, a.q.Put(ctx, ordersKey+target, o)
 }
 
 // Hold makes a target's lane send nothing until the instant, or until Resume

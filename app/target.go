@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"time"
 
 	"crmsync/config"
 	"crmsync/contact"
@@ -88,20 +87,13 @@ func (a *App) owned() queue.OwnOptions {
 	return o
 }
 
-func quotaOf(t config.Target) worker.Quota {
-	q := worker.Quota{
-		Rate: t.Quota.Rate, Burst: t.Quota.Burst, Concurrency: t.Quota.Concurrency, Reserve: t.Quota.Reserve,
-		Durable: true,
+// quotaOf is a quota as the worker has it.
+func quotaOf(q config.Quota) worker.Quota {
+	out := worker.Quota{Rate: q.Rate, Burst: q.Burst, Concurrency: q.Concurrency, Reserve: q.Reserve}
+	for _, w := range q.AllWindows() {
+		out.Windows = append(out.Windows, worker.WindowLimit{Span: w.Per, Limit: w.Limit, Calendar: w.Calendar, Zone: w.Zone})
 	}
-	for _, w := range []struct {
-		span  time.Duration
-		limit int
-	}{{time.Minute, t.Quota.PerMinute}, {time.Hour, t.Quota.PerHour}, {24 * time.Hour, t.Quota.PerDay}} {
-		if w.limit > 0 {
-			q.Windows = append(q.Windows, worker.WindowLimit{Span: w.span, Limit: w.limit})
-		}
-	}
-	return q
+	return out
 }
 
 func (a *App) target(name string) (config.Target, error) {

@@ -38,6 +38,7 @@ const (
 type laneState struct {
 	Owner string        `json:"owner"` // host/pid
 	Lane  worker.Status `json:"lane"`
+	ETA   *ETA          `json:"eta,omitempty"`
 }
 
 // Work runs the lanes of whatever targets are ours until ctx ends; then it
@@ -101,8 +102,8 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	// another version.
 	var before struct {
 		Lane struct {
-			Spent  []worker.Spent `json:"spent"`
-			Memory worker.Memory  `json:"memory"`
+			Spent  []worker.Spent  `json:"spent"`
+			Memory json.RawMessage `json:"memory"`
 		} `json:"lane"`
 	}
 	_, rev, err := a.q.GetAt(ctx, liveKey+name, &before)
@@ -115,12 +116,22 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		}
 		return
 	}
+	shared, leave, err := a.share(ctx, name)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Error().Err(err).Msg("cannot read what the shared quota has been used for; not starting the lane")
+		}
+		return
+	}
+	defer leave()
+	quota := quotaOf(t.Quota)
+	quota.Durable = true // see report
 	lane := worker.New(worker.Options{
 		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
-		Timeout: t.Timeout, Quota: quotaOf(t),
+		Timeout: t.Timeout, Quota: quota, Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
-		Memory:        before.Lane.Memory,
+		Memory:        remembered(before.Lane.Memory, log),
 		Orders:        a.ordersOf(name),
 		SecretChanged: secretChanged(t),
 		Cancelled:     cancelled(s),
@@ -131,9 +142,12 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	a.enter(name, lane)
 	aside, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	told := &bulletin{q: a.q, key: liveKey + name, rev: rev, lease: s.Lease, log: log}
+	told := &bulletin{
+		q: a.q, key: liveKey + name, rev: rev, lease: s.Lease, log: log,
+		eta: func(ctx context.Context, st worker.Status) *ETA { return a.foresee(ctx, name, st) },
+	}
 	wg.Go(func() { a.report(aside, told, lane) })
-	wg.Go(func() { a.steer(aside, name, lane) })
+	wg.Go(func() { a.keepSteering(aside, name, lane) })
 	wg.Go(func() { a.answer(aside, name, lane, c) })
 	err = lane.Run(ctx, work)
 	stop()
@@ -153,6 +167,19 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	default:
 		log.Warn().Err(err).Msg("lane ended")
 	}
+}
+
+// remembered is what the lane before knew. Memory that cannot be read is lost:
+// what it held for will show again.
+func remembered(raw json.RawMessage, log zerolog.Logger) (m worker.Memory) {
+	if len(raw) == 0 {
+		return m
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		log.Warn().Err(err).Msg("what the lane before held for cannot be read, it may be of another version; beginning without it")
+		return worker.Memory{}
+	}
+	return m
 }
 
 // readOrders looks up the operator's orders where the watch has not brought
@@ -231,6 +258,7 @@ type bulletin struct {
 	key   string
 	rev   uint64           // of the state that ours follows
 	lease func() time.Time // until when the target is ours
+	eta   func(context.Context, worker.Status) *ETA
 	log   zerolog.Logger
 }
 
@@ -242,7 +270,7 @@ func (b *bulletin) put(ctx context.Context, st worker.Status) bool {
 		if !time.Now().Before(b.lease()) {
 			return false
 		}
-		rev, err := b.q.PutAt(ctx, b.key, laneState{Owner: owner(), Lane: st}, b.rev)
+		rev, err := b.q.PutAt(ctx, b.key, laneState{Owner: owner(), Lane: st, ETA: b.eta(ctx, st)}, b.rev)
 		if err == nil {
 			b.rev = rev
 			return true
@@ -319,19 +347,4 @@ func (a *App) steer(ctx context.Context, name string, l *worker.Lane) {
 			return
 		}
 	}
-}
-
-// ordersOf is what the operator last wanted of a target. A configured rate of
-// nothing is an order of its own.
-func (a *App) ordersOf(name string) worker.Orders {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.orders[name]
-	if a.cfg.Targets[name].Quota.Rate == 0 && o.Limits.Rate == 0 {
-		if !o.Hold {
-			o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born}
-		}
-		o.Until = time.Time{} // no end of a hold may let loose what has no rate
-	}
-	return o
 }

@@ -203,6 +203,6 @@ type Ending struct {
 	Field    string    // the offending field, where the CRM said which
 	Detail   string    // the CRM's words, redacted and cut, or our own
 	Resolved Resolution
-	Fields   []string  // paths it set; for a dead letter, the paths it wanted to set
+	Fields   []string // paths it set; for a dead letter, the paths it wanted to set
 	Ended    time.Time
 }

@@ -71,3 +71,17 @@ func (q *Queue) Stats(ctx context.Context) ([]TargetStats, error) {
 	slices.SortFunc(out, func(a, b TargetStats) int { return strings.Compare(a.Target, b.Target) })
 	return out, nil
 }
+
+// Waiting is how many updates lie in a target's streams, those included that
+// ended behind one that did not.
+func (q *Queue) Waiting(ctx context.Context, target string) (int64, error) {
+	n := uint64(0)
+	for c := range contact.Class(contact.Classes) {
+		info, err := q.info(ctx, streamName(target, c))
+		if err != nil {
+			return 0, err
+		}
+		n += info.State.Msgs
+	}
+	return int64(n), nil
+}

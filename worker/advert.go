@@ -34,13 +34,18 @@ type advert struct {
 }
 
 func (b *Budget) hear(now time.Time, hints *crm.Hints, began time.Time, refused bool) {
+	h := b.head()
+	if !refused {
+		h.mu.Lock()
+		h.learned.accept(began)
+		h.mu.Unlock()
+	}
 	if hints == nil || len(hints.Quotas) == 0 {
 		return
 	}
 	if !hints.Began.IsZero() {
 		began = hints.Began
 	}
-	h := b.head()
 	h.mu.Lock()
 	newer, ok := h.recent.since(began.Sub(h.born), h.total)
 	if ok {
@@ -107,7 +112,7 @@ func (a *advert) slide(now time.Time, q crm.Advertised, newer int, b *Budget) {
 	}
 	if a.own == nil || a.own.Span != span {
 		a.own = &rolling{WindowLimit: WindowLimit{Span: span}, born: b.born}
-		if s, ok := b.longest(now, span); ok {
+		if s, ok := b.longest(now); ok {
 			a.own.restore(s, now)
 		} else {
 			a.own.add(now, int(min(b.total, 1<<20)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,14 +123,15 @@ func (b *Budget) setLocked(now time.Time, q Quota) {
 			b.keep = hair
 		}
 	}
-	before := b.windows
+	before := append(slices.Clone(b.windows), b.grant.former...)
+	known, some := b.longest(now)
 	b.windows = make([]tally, 0, len(q.Windows))
 	for _, l := range q.Windows {
 		w := takeWindow(&before, l)
 		if w == nil {
 			w = newWindowOf(l, b.born)
-			if s, ok := b.longest(now, l.Span); ok {
-				w.restore(s, now)
+			if some {
+				w.restore(known, now)
 			}
 		}
 		w.allow(max(1, int(float64(l.Limit)*(1-q.Reserve)+1e-9)))
@@ -137,7 +139,7 @@ func (b *Budget) setLocked(now time.Time, q Quota) {
 	}
 	// What no longer limits still knows what was sent: it stays, out of the
 	// way, for a window that is set later.
-	b.grant.idle(now, append(before, b.grant.former...))
+	b.grant.idle(now, before)
 	b.grant.on = q.Durable && b.longSpan() > 0
 }
 
@@ -192,10 +194,11 @@ func (b *Budget) inForceLocked(now time.Time) (r float64, why Why) {
 			r, why = r*part, WhyOutage
 		}
 	}
+	if b.learned.outgrown(now, b.allowed, b.recent.rate(now.Sub(b.born))) {
+		b.learned.forget()
+	}
 	if l := b.learned.rate(now); l < r {
 		r, why = l, WhyRefused
-	} else if l >= b.allowed {
-		b.learned.forget()
 	}
 	if a := b.paceLocked(now, r); a < r {
 		r, why = a, WhyAdvertised

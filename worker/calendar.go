@@ -132,15 +132,20 @@ func (c *calendar) eta(now time.Time, n int, further func(int) time.Duration) ti
 	return until(now, at.Add(skewOf(c.Span))).Add(further(n))
 }
 
-// restore takes over what another has counted in a period. One that was later
-// than ours by its clock counts as ours.
+// restore takes over what another has counted in a period, or what a rolling
+// window has counted since its start. A period that was later than ours by its
+// clock counts as ours.
 func (c *calendar) restore(s Spent, now time.Time) {
 	c.advance(now)
 	n := 0
-	for _, k := range s.Count {
-		n += min(max(k, 0), 1<<30)
+	for i, k := range s.Count {
+		if s.Calendar || s.partEnd(i) > c.start.UnixNano() {
+			n += min(max(k, 0), 1<<30)
+		}
 	}
 	switch {
+	case !s.Calendar:
+		c.n += n
 	case s.End.After(c.start):
 		c.n += n
 		c.late += s.Late

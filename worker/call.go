@@ -16,6 +16,10 @@ const maxSettling = 1024
 // leaseRecheck is how soon a lane looks again at a lease that was too short.
 const leaseRecheck = 50 * time.Millisecond
 
+// WaitConnection is what a lane waits for ([Status].Waiting) that has as many
+// calls in flight as it may.
+const WaitConnection = "a free connection"
+
 // idleWait is how long a lane with nothing to wait for sleeps.
 const idleWait = time.Hour
 
@@ -91,7 +95,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 		return waiting{what: "updates"}
 	}
 	if l.calling >= l.concurrency {
-		return waiting{what: "a free connection"}
+		return waiting{what: WaitConnection}
 	}
 	if l.settling >= maxSettling {
 		return waiting{what: "outcomes to be stored"}

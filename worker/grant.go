@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -31,6 +30,16 @@ type Spent struct {
 	Asked   time.Time `json:"asked,omitzero"`
 	Rate    float64   `json:"rate,omitempty"`
 	At      time.Time `json:"at,omitzero"`
+}
+
+// partEnd is when the i-th part of a rolling window's record ended, in
+// nanoseconds of the Unix epoch.
+func (s *Spent) partEnd(i int) int64 {
+	width := int64(s.Width)
+	if width <= 0 { // records of old have sixty parts
+		width = (int64(s.Span) + 59) / 60
+	}
+	return (s.Tick - int64(len(s.Count)-1-i) + 1) * width
 }
 
 const (
@@ -83,7 +92,7 @@ func (g *grant) idle(now time.Time, former []tally) {
 }
 
 // longest is the record of the rolling window that reaches back furthest.
-func (b *Budget) longest(now time.Time, span time.Duration) (Spent, bool) {
+func (b *Budget) longest(now time.Time) (Spent, bool) {
 	var best tally
 	for _, w := range append(slices.Clone(b.windows), b.grant.former...) {
 		if _, ok := w.(*rolling); ok && (best == nil || w.of().Span > best.of().Span) {
@@ -193,24 +202,30 @@ func (b *Budget) restoreLocked(now time.Time, spent []Spent) {
 			b.learned.takeOver(now, max(s.Rate, rateLeast))
 		}
 	}
-	spent = slices.Clone(spent)
-	slices.SortStableFunc(spent, func(a, b Spent) int { return cmp.Compare(b.Span, a.Span) })
-	for i, w := range b.windows {
-		limit := b.quota.Windows[i]
-		for j, s := range spent {
-			if s.Span == 0 {
-				continue
-			}
-			exact := s.Span == limit.Span && s.Calendar == limit.Calendar && s.Zone == limit.zone()
-			longer := !limit.Calendar && !s.Calendar && j == 0 && !slices.ContainsFunc(spent, func(o Spent) bool {
-				return o.Span == limit.Span && o.Calendar == limit.Calendar && o.Zone == limit.zone()
-			})
-			if exact || longer {
-				w.restore(s, now)
-			}
+	for _, w := range b.windows {
+		for _, s := range recordsOf(w.of(), spent) {
+			w.restore(s, now)
 		}
 		if granted > 0 {
 			w.add(now, granted)
 		}
 	}
+}
+
+// recordsOf is what is known of a window: its own record, else that of the
+// rolling window that reaches back furthest.
+func recordsOf(l WindowLimit, spent []Spent) (out []Spent) {
+	longest := -1
+	for i, s := range spent {
+		if s.Span == l.Span && s.Calendar == l.Calendar && s.Zone == l.zone() {
+			out = append(out, s)
+		}
+		if s.Span > 0 && !s.Calendar && (longest < 0 || s.Span > spent[longest].Span) {
+			longest = i
+		}
+	}
+	if len(out) == 0 && longest >= 0 {
+		out = append(out, spent[longest])
+	}
+	return out
 }

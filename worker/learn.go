@@ -5,37 +5,56 @@ import (
 	"time"
 )
 
-// What a refusal teaches. The constants are those that the simulation in
-// learn_test.go was tuned with.
+// What a refusal teaches. TestHiddenLimits holds these numbers against limits
+// of many kinds: together they keep between nine tenths and all of a limit in
+// use, with fewer than one call in twenty refused.
 const (
-	learnCut   = 0.9              // of the rate that was accepted: where the climb begins
-	learnBack  = 25 * time.Second // from there to the rate that was accepted, and as long again to beyond it
-	learnSpan  = 60               // seconds over which what was accepted is measured
-	learnFirst = time.Second      // wait after a refusal that names none, while nothing is accepted; doubles
-	learnMost  = time.Minute      // and no longer than that
-	learnSoon  = 250 * time.Millisecond
+	learnCut  = 0.92 // of the rate that was accepted: where the climb begins
+	learnMore = 1.04 // what was accepted on average was a little less than the limit
+	learnSpan = 60   // seconds over which what was accepted is measured
+
+	// The climb is back at the rate that was accepted after so many requests,
+	// within these bounds: probing costs a refusal. A limit that has shown
+	// itself to be a window is climbed to slowly: it refuses once it is spent,
+	// not when the rate is too high.
+	learnEach  = 40.0
+	learnQuick = 15 * time.Second
+	learnSlow  = 50 * time.Second
+
+	// How long to hold after a refusal that names no time: as long as one
+	// request takes at the learned rate, within these bounds; then, while
+	// nothing is accepted, twice as long each time.
+	learnSoon  = 100 * time.Millisecond
+	learnFirst = time.Second
+	learnMost  = time.Minute
+	// learnShut is for how long a CRM that accepts nothing says that the rate
+	// before was too high; after that it is shut for another reason.
+	learnShut = 30 * time.Second
+
 	// longWait is from when on a wait is a window that is spent, not a rate
 	// that was too high.
 	longWait = 90 * time.Second
 )
 
 // learned is the rate that refusals teach: at each it falls to a part of what
-// was accepted just before, and climbs back along a cubic: quickly at first,
-// flat near the rate that was accepted, then ever faster. Plain additive
-// increase is either slow to come back or refused often.
+// was accepted just before, and climbs back along an odd power, as TCP's CUBIC does:
+// quickly at first, flat near the rate that was accepted, then ever faster.
+// Plain additive increase is either slow to come back or refused often.
 type learned struct {
 	top   float64   // rate that was accepted when we were refused last; 0: nothing is learned
 	since time.Time // of the climb
 	at    time.Time // of the last refusal that counted
 	until time.Time // what it said to hold for
 	tries int       // refusals in a row with nothing accepted between
+	shut  time.Time // when these began
 
 	last     time.Time // request
 	active   float64   // seconds in which something was sent or would have been
 	accepted [learnSpan + 1]int
 	newest   int // second of active
 	sum      int
-	fresh    int // accepted since the last refusal
+	fresh    int  // sent since the last refusal
+	served   bool // one of these is known to have been accepted
 }
 
 // rate is the learned rate now; +Inf where nothing is learned.
@@ -43,8 +62,19 @@ func (l *learned) rate(now time.Time) float64 {
 	if l.top == 0 {
 		return math.Inf(1)
 	}
-	x := float64(now.Sub(l.since))/float64(learnBack) - 1
-	return max(rateLeast, l.top*(1+(1-learnCut)*x*x*x))
+	back := min(max(learnEach/l.top, learnQuick.Seconds()), learnSlow.Seconds())
+	if l.tries > 0 {
+		back = learnSlow.Seconds()
+	}
+	x := now.Sub(l.since).Seconds()/back - 1
+	return max(rateLeast, l.top*(1+(1-learnCut)*x*x*x*x*x))
+}
+
+// outgrown says that the climb has left behind what was learned: it is at what
+// is allowed, or, where nothing limits, far above what is in use.
+func (l *learned) outgrown(now time.Time, allowed, use float64) bool {
+	r := l.rate(now)
+	return l.top > 0 && (r >= allowed || math.IsInf(allowed, 1) && r >= max(4*l.top, 10*use))
 }
 
 func (l *learned) forget() { l.top = 0 }
@@ -74,31 +104,60 @@ func (l *learned) count(n int) {
 	l.sum += n
 }
 
+// accept takes in an answer that was no refusal.
+func (l *learned) accept(began time.Time) {
+	l.served = l.served || began.After(l.at)
+}
+
 // refused takes in one refusal at a rate and says how long to hold.
 func (l *learned) refused(now, began time.Time, wait time.Duration, rate float64) time.Duration {
 	l.count(-1)
-	l.fresh--
 	if !l.at.IsZero() && !began.After(l.at) { // side by side with one that counted
 		return max(wait, l.until.Sub(now))
 	}
+	l.fresh--
+	before := l.at
 	l.at = now
 	if wait >= longWait {
 		return wait
 	}
-	if l.fresh > 0 || l.top == 0 {
-		l.tries = 0
-		seconds := min(max(l.active, 1), learnSpan)
-		l.top = min(rate, max(float64(max(l.sum, 1))/seconds, rateLeast))
+	est := float64(max(l.sum, 1)) / min(max(l.active, 1), learnSpan)
+	if l.served || l.top == 0 {
+		l.top = min(rate, max(l.estimate(est, rate, now.Sub(before)), rateLeast))
+		l.tries, l.shut = 0, now
 	} else {
+		if l.sum > 0 && now.Sub(l.shut) < learnShut {
+			l.top = min(l.top, max(est, rateLeast))
+		}
 		l.tries++
 	}
-	l.since, l.fresh = now, 0
+	l.since, l.fresh, l.served = now, 0, false
 	if wait <= 0 {
-		wait = learnSoon
+		wait = min(max(time.Duration(1e9/l.top), learnSoon), learnFirst)
 		if l.tries > 0 {
-			wait = stepped(learnFirst, learnMost, l.tries-1)
+			wait = stepped(2*learnFirst, learnMost, l.tries-1)
 		}
 	}
 	l.until = now.Add(wait)
 	return wait
+}
+
+// estimate is the rate that the CRM accepts, from the one that it accepted over
+// the last minute, the one that it refused, and the time since the refusal
+// before.
+func (l *learned) estimate(accepted, rate float64, epoch time.Duration) float64 {
+	switch {
+	case l.top == 0 && l.active < 2 && l.sum < 20: // hardly begun: little is known
+		return max(accepted, min(rate, float64(l.sum)/max(l.active, 0.02))/2)
+	case l.top == 0:
+		return accepted * learnMore
+	case l.tries == 0 && l.fresh >= 8 && rate < l.top:
+		// Refused on the way back: a bucket that was empty then is empty again,
+		// and gave just what flowed in.
+		return min(accepted, float64(l.fresh)/epoch.Seconds()) * learnMore
+	case rate > l.top:
+		// Refused beyond what was accepted: the truth is between.
+		return max(accepted, math.Sqrt(accepted*rate))
+	}
+	return accepted * learnMore
 }

@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"crmsync/contact"
 )
 
@@ -146,71 +144,6 @@ func TestWindowsAcrossRestarts(t *testing.T) {
 			t.Errorf("%d requests within a day, 450 are allowed", n)
 		}
 	})
-}
-
-// The rolling window against a list of all requests.
-func TestRollingModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		span := time.Duration(rapid.Int64Range(int64(time.Second), int64(24*time.Hour)).Draw(t, "span"))
-		limit := rapid.IntRange(1, 20).Draw(t, "limit")
-		now := time.Unix(1_800_000_000, 0)
-		r := &rolling{WindowLimit: WindowLimit{Span: span}, limit: limit, born: now}
-		var all []time.Time
-		for range rapid.IntRange(1, 200).Draw(t, "n") {
-			now = now.Add(time.Duration(rapid.Int64Range(0, int64(span)/5).Draw(t, "gap")))
-			if rapid.IntRange(0, 20).Draw(t, "restart") == 0 {
-				s := r.save(now)
-				r = &rolling{WindowLimit: WindowLimit{Span: span}, limit: limit, born: now}
-				r.restore(s, now)
-			}
-			at := r.when(now, 1)
-			if at.Before(now) {
-				t.Fatalf("when is before now")
-			}
-			inSpan := 0
-			for _, x := range all {
-				if at.Sub(x) < span {
-					inSpan++
-				}
-			}
-			if inSpan >= limit {
-				t.Fatalf("%d requests within the span at the time it names, %d are allowed", inSpan, limit)
-			}
-			if at.After(now) {
-				// It must not be late by more than a sixtieth, and a little
-				// for rounding.
-				oldest := all[len(all)-limit]
-				if late := at.Sub(oldest.Add(span)); late > time.Duration(2*r.width()) {
-					t.Fatalf("room appears %v late, of a span of %v", late, span)
-				}
-				if rapid.Bool().Draw(t, "wait") {
-					now = at
-				} else {
-					continue
-				}
-			}
-			r.add(now, 1)
-			all = append(all, now)
-		}
-	})
-}
-
-func TestRestoreFromAClockAhead(t *testing.T) {
-	now := time.Unix(1_800_000_000, 0)
-	ahead := &rolling{WindowLimit: WindowLimit{Span: time.Hour}, limit: 10, born: now.Add(24 * time.Hour)}
-	for range 10 {
-		ahead.add(now.Add(24*time.Hour), 1)
-	}
-	r := &rolling{WindowLimit: WindowLimit{Span: time.Hour}, limit: 10, born: now}
-	r.restore(ahead.save(now.Add(24*time.Hour)), now)
-	if wait := r.when(now, 1).Sub(now); wait < 59*time.Minute || wait > 62*time.Minute {
-		t.Errorf("it waits %v", wait)
-	}
-	r = &rolling{WindowLimit: WindowLimit{Span: time.Hour}, limit: 10, born: now}
-	r.restore(Spent{Span: time.Hour, Tick: 3, Count: make([]int, 1000)}, now) // nonsense
-	if !r.when(now, 1).Equal(now) {
-		t.Error("an empty restore blocks")
-	}
 }
 
 // A spent token is a spent token, whoever asks: many askers side by side.

@@ -117,15 +117,10 @@ func times(span time.Duration, n int) time.Duration {
 // of ours, its newest count is as if of now: it holds us up for a span, not for
 // as long as the clocks differ.
 func (r *rolling) restore(s Spent, now time.Time) {
-	width := int64(s.Width)
-	if width <= 0 {
-		width = (int64(s.Span) + 59) / 60
-	}
 	newest := r.clock(now) / r.width()
 	r.advance(now)
 	for i, n := range s.Count {
-		end := (s.Tick - int64(len(s.Count)-1-i) + 1) * width
-		at := min(newest, (end-1)/r.width())
+		at := min(newest, (s.partEnd(i)-1)/r.width())
 		if n > 0 && at > newest-parts-1 && at >= 0 {
 			r.n[at%(parts+1)] += int32(min(n, 1<<30))
 			r.sum += min(n, 1<<30)

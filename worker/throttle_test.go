@@ -68,7 +68,7 @@ func TestThrottledWithoutATime(t *testing.T) {
 		if n := len(between(w.m.callsOf(""), w.q.byNumber[0].update.Stored, 0, 5*time.Minute)); n > 60 || n < 8 {
 			t.Errorf("%d calls in 5 min of refusals", n)
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(4 * time.Minute)
 		if st := r.status(); st.Rate != 10 {
 			t.Errorf("rate %v later", st.Rate)
 		}

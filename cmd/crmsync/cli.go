@@ -32,6 +32,7 @@ type cli struct {
 	Audit   auditCmd   `cmd:"" help:"Who did what, and when."`
 	Hold    holdCmd    `cmd:"" help:"Make a target's lane send nothing."`
 	Resume  resumeCmd  `cmd:"" help:"End a hold; a lane that holds by itself tries at once."`
+	Rate    rateCmd    `cmd:"" help:"Show a target's quota, or change it while it runs."`
 	Check   checkCmd   `cmd:"" help:"Check configuration, secrets, NATS and lanes."`
 	Setup   setupCmd   `cmd:"" help:"Create the streams and buckets, or print them."`
 	Emulate emulateCmd `cmd:"" help:"Serve an emulated CRM for tests."`

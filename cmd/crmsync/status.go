@@ -81,7 +81,7 @@ func printStatus(w io.Writer, st app.Status) {
 		state, calls, retrying, rate, waits := "not run", "-", "-", "-", "a worker: crmsync run"
 		if l := t.Lane; l != nil {
 			state, calls, retrying = l.State, fmt.Sprint(l.Calling), fmt.Sprint(l.Retrying)
-			waits, rate = waitsFor(t, st.At), rateOf(l.Rate, l.Allowed)
+			waits, rate = waitsFor(t, st.At), rateOf(&l.QuotaStatus)
 		} else if t.Owner != "" {
 			state, waits = "starting", "its worker "+t.Owner+" to report"
 		}
@@ -91,6 +91,12 @@ func printStatus(w io.Writer, st app.Status) {
 	tw.Flush()
 	for _, t := range st.Targets {
 		details(w, t, st.At)
+		if len(st.Targets) == 1 || len(st.Targets) <= wholeQuotas && quotaTells(t) {
+			fmt.Fprintln(w)
+			printQuota(w, t, st.At)
+		} else if t.ETA != nil {
+			fmt.Fprintf(w, "\n%s %s\n", t.Target, etaText(t.ETA, st.At))
+		}
 	}
 	if st.Kept != nil && st.Kept.Text != "" {
 		fmt.Fprintf(w, "\n%s\n", st.Kept.Text)
@@ -104,14 +110,27 @@ func listed(names []string) string {
 	return ": " + strings.Join(names, ", ")
 }
 
-func rateOf(now, allowed float64) string {
-	if allowed == 0 {
-		return "no limit"
+// wholeQuotas is for how many targets at most a status tells all of their quotas.
+const wholeQuotas = 12
+
+// quotaTells says whether there is more to a target's quota than its rate.
+func quotaTells(t app.TargetStatus) bool {
+	if t.ETA != nil || limitsText(t.Orders.Limits) != "" {
+		return true
 	}
-	if now < allowed*0.995 {
-		return fmt.Sprintf("%.3g of %.3g/s", now, allowed)
+	l := t.Lane
+	return l != nil && (l.Shared != nil || len(l.Windows)+len(l.Advertised) > 0 || !l.Asked.IsZero())
+}
+
+// rateOf is the rate used, of that in force, of that allowed where it is less.
+func rateOf(q *app.QuotaStatus) string {
+	switch {
+	case q.Rate == 0 && q.Allowed == 0:
+		return perSecond(q.Used) + " of any"
+	case q.Allowed > 0 && q.Rate < q.Allowed*0.995:
+		return fmt.Sprintf("%.3g of %.3g (%.3g)/s", q.Used, q.Rate, q.Allowed)
 	}
-	return fmt.Sprintf("%.3g/s", allowed)
+	return fmt.Sprintf("%.3g of %.3g/s", q.Used, q.Rate)
 }
 
 func total(m map[string]int64) (n int64) {

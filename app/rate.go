@@ -1,0 +1,104 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"crmsync/config"
+	"crmsync/worker"
+)
+
+// What a [TargetStatus] is made of, for those who show it.
+type (
+	// Limits are what an operator sets in place of a target's quota.
+	Limits = worker.Limits
+	// QuotaStatus is a quota at one instant.
+	QuotaStatus = worker.QuotaStatus
+	// WindowStatus is a window of a quota at one instant.
+	WindowStatus = worker.WindowStatus
+	// AdvertisedStatus is what the CRM said of a quota.
+	AdvertisedStatus = worker.AdvertisedStatus
+	// Slowed is what makes a rate in force less than the one allowed.
+	Slowed = worker.Why
+)
+
+// What slows a rate.
+const (
+	SlowedByRefusals   = worker.WhyRefused
+	SlowedByOutage     = worker.WhyOutage
+	SlowedByAdvertised = worker.WhyAdvertised
+)
+
+// ParseRate reads a rate as the configuration has it, such as 4/s or 1000/h, in
+// requests a second: up to 10,000/s.
+func ParseRate(s string) (float64, error) {
+	r, err := config.ParseRate(s)
+	if err == nil && r > config.MaxRate {
+		err = fmt.Errorf("%q is more than %d/s", s, config.MaxRate)
+	}
+	return r, err
+}
+
+// FormatRate writes a rate as the configuration has it.
+func FormatRate(perSecond float64) string { return config.FormatRate(perSecond) }
+
+// Limit sets limits in place of a target's configured quota, all that were set
+// before being given up. They hold until l.Until, or for good where that is
+// zero, through restarts and takeovers.
+func (a *App) Limit(ctx context.Context, target string, l worker.Limits) (worker.Orders, error) {
+	l.Since = time.Now()
+	return a.Steer(ctx, target, func(o *worker.Orders) { o.Limits = l })
+}
+
+// Unlimit returns a target to its configured quota.
+func (a *App) Unlimit(ctx context.Context, target string) (worker.Orders, error) {
+	return a.Steer(ctx, target, func(o *worker.Orders) { o.Limits = worker.Limits{} })
+}
+
+// inForce takes out of orders what has ended by itself.
+func inForce(o worker.Orders, now time.Time) worker.Orders {
+	if l := o.Limits; !l.Until.IsZero() && !l.Until.After(now) {
+		o.Limits = worker.Limits{}
+	}
+	if o.Hold && !o.Until.IsZero() && !o.Until.After(now) {
+		o.Hold = false
+	}
+	return o
+}
+
+// keepSteering gives a lane the orders in force: at once, and when limits among
+// them run out. What changes in between comes from watchOrders.
+func (a *App) keepSteering(ctx context.Context, name string, l *worker.Lane) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	a.steer(ctx, name, l)
+	limits := a.ordersOf(name).Limits
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if now := a.ordersOf(name).Limits; now != limits {
+			limits = now
+			a.steer(ctx, name, l)
+		}
+	}
+}
+
+// ordersOf is what the operator last wanted of a target, less the limits that
+// have run out. A configured rate of nothing is an order of its own.
+func (a *App) ordersOf(name string) worker.Orders {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.orders[name]
+	o.Limits = inForce(o, time.Now()).Limits
+	if a.cfg.Targets[name].Quota.Rate == 0 && o.Limits.Rate == 0 {
+		if !o.Hold {
+			o = worker.Orders{Hold: true, By: "config", Note: "quota.rate is 0", Since: a.born, Limits: o.Limits}
+		}
+		o.Until = time.Time{} // no end of a hold may let loose what has no rate
+	}
+	return o
+}
