@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,6 +16,7 @@ const (
 	prefetch      = 500     // messages asked for ahead
 	prefetchBytes = 8 << 20 // and their bytes
 	heartbeat     = 2 * time.Second
+	lookAfter     = 250 * time.Millisecond // without a message
 )
 
 // inMsg is a message of an ordered reading.
@@ -31,12 +34,17 @@ var errBroken = errors.New("the reading was interrupted")
 
 // iterate creates a consumer, calls begin with the number of messages that wait
 // and then f for each message in order, without a gap in what the server sends.
-// It returns the context's error, the callbacks' error, or errBroken with the
-// cause where the consumer or the connection failed.
+// What waits may be removed before it is sent; so where no message has come for a
+// while it calls begin again, until that was told 0. It returns the context's error, the callbacks' error, or errBroken with
+// the cause where the consumer or the connection failed.
 func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, begin func(pending uint64) error, f func(inMsg) error) error {
 	outer := ctx
 	ctx, cancel := q.untilReconnect(ctx)
 	defer cancel()
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	cfg.AckPolicy, cfg.Replicas, cfg.MemoryStorage = jetstream.AckNonePolicy, 1, true
 	cfg.InactiveThreshold = 30 * time.Second
 	broken := func(err error) error {
@@ -61,13 +69,26 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 		return broken(err)
 	}
 	defer it.Stop()
+	var l looker
+	turn := l.turn(ctx)
+	defer func() { l.ended() }()
 	if begin != nil {
 		if err := begin(cons.CachedInfo().NumPending); err != nil {
 			return err
 		}
+		if cons.CachedInfo().NumPending > 0 {
+			looking.Go(func() { l.look(ctx, cons) })
+		}
 	}
 	for next := uint64(1); ; next++ {
-		m, err := it.Next(jetstream.NextContext(ctx))
+		m, err := it.Next(jetstream.NextContext(turn))
+		for err != nil && turn.Err() != nil && ctx.Err() == nil {
+			if err := begin(l.ended()); err != nil {
+				return err
+			}
+			turn = l.turn(ctx)
+			m, err = it.Next(jetstream.NextContext(turn))
+		}
 		if err != nil {
 			return broken(err)
 		}
@@ -84,6 +105,56 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 		})
 		if err != nil {
 			return err
+		}
+		l.read.Store(next)
+	}
+}
+
+// looker interrupts a reading to tell it what is left, where no message has come
+// for a while and all that was sent has been read.
+type looker struct {
+	read atomic.Uint64 // messages read
+
+	mu   sync.Mutex
+	wake context.CancelFunc // ends the turn
+	left uint64             // what the server says is left, once the turn has ended
+}
+
+// turn is a context for waiting for messages until the looker ends it.
+func (l *looker) turn(ctx context.Context) context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, l.wake = context.WithCancel(ctx)
+	return ctx
+}
+
+// ended ends the turn that there is, and tells what was left.
+func (l *looker) ended() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wake()
+	return l.left
+}
+
+// look looks until nothing is left, or ctx ends.
+func (l *looker) look(ctx context.Context, cons jetstream.Consumer) {
+	before := uint64(0)
+	for sleep(ctx, lookAfter) {
+		now := l.read.Load()
+		if now != before {
+			before = now
+			continue
+		}
+		info, err := cons.Info(ctx)
+		if err != nil || info.Delivered.Consumer != now {
+			continue // the reading itself finds out
+		}
+		l.mu.Lock()
+		l.left = info.NumPending
+		l.wake()
+		l.mu.Unlock()
+		if info.NumPending == 0 {
+			return
 		}
 	}
 }
@@ -104,11 +175,14 @@ func (q *Queue) dropConsumer(stream, name string) {
 func (q *Queue) follow(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, live bool, f func(inMsg) error) error {
 	errEnd := errors.New("end")
 	for n := 0; ; n++ {
-		begin := func(pending uint64) error {
-			if pending == 0 && !live {
-				return errEnd
+		var begin func(uint64) error
+		if !live {
+			begin = func(pending uint64) error {
+				if pending == 0 {
+					return errEnd
+				}
+				return nil
 			}
-			return nil
 		}
 		err := q.iterate(ctx, stream, cfg, begin, func(m inMsg) error {
 			n = 0
