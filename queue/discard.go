@@ -76,7 +76,7 @@ func (q *Queue) discard(ctx context.Context, id uint64, detail string, keepOrigi
 			return fmt.Errorf("queue: discard letter %d: %w", id, err)
 		}
 	}
-	if err := q.erase(ctx, outcomeStream, id); err != nil {
+	if err := q.remove(ctx, outcomeStream, id); err != nil {
 		return fmt.Errorf("queue: discard letter %d: %w; try again", id, err)
 	}
 	return nil
@@ -110,12 +110,21 @@ func (q *Queue) discardOnce(ctx context.Context, k contact.Key, r *Record) error
 	return err
 }
 
-// erase removes one message and overwrites its bytes; it is no error where it is
-// gone.
+// remove takes one message out of a stream; it is no error where it is gone.
+func (q *Queue) remove(ctx context.Context, stream string, seq uint64) error {
+	return q.deleteMsg(ctx, stream, removeRequest{Seq: seq, NoErase: true})
+}
+
+// erase is remove that overwrites the message's bytes. The server rewrites up to
+// 8 MB for it.
 func (q *Queue) erase(ctx context.Context, stream string, seq uint64) error {
-	err := q.ask(ctx, "STREAM.MSG.DELETE."+stream, eraseRequest{Seq: seq}, nil)
+	return q.deleteMsg(ctx, stream, removeRequest{Seq: seq})
+}
+
+func (q *Queue) deleteMsg(ctx context.Context, stream string, r removeRequest) error {
+	err := q.ask(ctx, "STREAM.MSG.DELETE."+stream, r, nil)
 	if e := apiErrorOf(err); e.ErrCode == errEraseFailed || e.ErrCode == errNoMessage {
-		m, again := q.get(ctx, stream, getRequest{Seq: seq})
+		m, again := q.get(ctx, stream, getRequest{Seq: r.Seq})
 		if again == nil && m == nil {
 			return nil
 		}
@@ -123,6 +132,7 @@ func (q *Queue) erase(ctx context.Context, stream string, seq uint64) error {
 	return err
 }
 
-type eraseRequest struct {
-	Seq uint64 `json:"seq"`
+type removeRequest struct {
+	Seq     uint64 `json:"seq"`
+	NoErase bool   `json:"no_erase,omitempty"`
 }

@@ -106,11 +106,11 @@ func (q *Queue) inHand(ctx context.Context, k contact.Key, id uint64) error {
 	return nil
 }
 
-// dropEdit removes a letter's edit for good.
+// dropEdit removes a letter's edit.
 func (q *Queue) dropEdit(ctx context.Context, k contact.Key, id uint64) error {
 	e, err := q.letters.get(ctx, letterKey(editKey, k, id))
 	if err == nil && e.rev > 0 {
-		err = q.erase(ctx, q.letters.stream(), e.rev)
+		err = q.remove(ctx, q.letters.stream(), e.rev)
 	}
 	if err != nil {
 		return fmt.Errorf("queue: remove the edit of letter %d: %w", id, err)

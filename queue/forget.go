@@ -37,7 +37,19 @@ type tombstone struct {
 	Done    bool                    `json:"done,omitempty"`
 	Receipt Receipt                 `json:"receipt"`
 
-	rev uint64
+	rev   uint64
+	saved Receipt // as it is stored
+}
+
+// plus adds what was removed between two receipts.
+func (r Receipt) plus(now, before Receipt) Receipt {
+	r.Updates += now.Updates - before.Updates
+	r.Letters += now.Letters - before.Letters
+	r.Outcomes += now.Outcomes - before.Outcomes
+	r.Edits += now.Edits - before.Edits
+	r.Claims += now.Claims - before.Claims
+	r.Operations += now.Operations - before.Operations
+	return r
 }
 
 func (t *tombstone) key() contact.Key { return contact.Key{Target: t.Target, ID: t.Contact} }
@@ -71,7 +83,7 @@ func (q *Queue) Forget(ctx context.Context, who Actor, k contact.Key) (Receipt, 
 		}
 		t.Upto[c] = info.State.LastSeq
 	}
-	if err := q.bury(ctx, t, anyRevision); err != nil {
+	if err := q.bury(ctx, t); err != nil {
 		return Receipt{}, err
 	}
 	if err := q.finishForget(ctx, t); err != nil {
@@ -80,16 +92,59 @@ func (q *Queue) Forget(ctx context.Context, who Actor, k contact.Key) (Receipt, 
 	return t.Receipt, nil
 }
 
-// bury stores a tombstone.
-func (q *Queue) bury(ctx context.Context, t *tombstone, expect int64) error {
-	b, err := json.Marshal(t)
+// bury stores a tombstone. Where somebody else has stored it meanwhile, what each
+// of the two removed is added up.
+func (q *Queue) bury(ctx context.Context, t *tombstone) error {
+	key := forgetKey + personKey(t.key())
+	for n := 0; ; n++ {
+		expect := int64(anyRevision)
+		if t.rev > 0 {
+			expect = int64(t.rev)
+		}
+		b, err := json.Marshal(t)
+		if err == nil {
+			var rev uint64
+			if rev, err = q.letters.put(ctx, key, b, expect); err == nil {
+				t.rev, t.saved = rev, t.Receipt
+				return nil
+			}
+		}
+		if apiErrorOf(err).ErrCode != errWrongLast || !sleep(ctx, pause(n)) {
+			return fmt.Errorf("queue: forget %s: %w", t.key(), err)
+		}
+		there, err := q.tombstone(ctx, key)
+		if err != nil {
+			return err
+		}
+		if there == nil { // somebody removed it by hand
+			t.rev = 0
+			continue
+		}
+		there.Receipt = there.Receipt.plus(t.Receipt, t.saved)
+		there.Done = there.Done || t.Done
+		*t = *there
+	}
+}
+
+// tombstone reads one, nil where there is none.
+func (q *Queue) tombstone(ctx context.Context, key string) (*tombstone, error) {
+	e, err := q.letters.get(ctx, key)
 	if err != nil {
-		return fmt.Errorf("queue: forget %s: %w", t.key(), err)
+		return nil, fmt.Errorf("queue: %w", err)
 	}
-	if t.rev, err = q.letters.put(ctx, forgetKey+personKey(t.key()), b, expect); err != nil {
-		return fmt.Errorf("queue: forget %s: %w", t.key(), err)
+	return decodeTombstone(e)
+}
+
+func decodeTombstone(e entry) (*tombstone, error) {
+	if e.gone {
+		return nil, nil
 	}
-	return nil
+	t := &tombstone{rev: e.rev}
+	if err := json.Unmarshal(e.value, t); err != nil {
+		return nil, fmt.Errorf("queue: tombstone %s: %w", e.key, err)
+	}
+	t.saved = t.Receipt
+	return t, nil
 }
 
 // finishForget removes what a tombstone covers; it may be repeated after it was
@@ -113,7 +168,7 @@ func (q *Queue) finishForget(ctx context.Context, t *tombstone) error {
 			return err
 		}
 	}
-	if err := q.bury(ctx, t, int64(t.rev)); err != nil { // the receipt survives
+	if err := q.bury(ctx, t); err != nil { // the receipt survives
 		return err
 	}
 	err := q.scan(ctx, outcomeStream, contactFilter(k), 0, func(m *stored) error {
@@ -135,7 +190,7 @@ func (q *Queue) finishForget(ctx context.Context, t *tombstone) error {
 		return err
 	}
 	t.Done = true
-	return q.bury(ctx, t, int64(t.rev))
+	return q.bury(ctx, t)
 }
 
 // whole says that a record tells of nothing newer than the tombstone.
@@ -221,12 +276,8 @@ func (s *Source) hearForgets(sub *nats.Subscription) {
 
 // sawForgotten notes a tombstone.
 func (q *Queue) sawForgotten(e entry) {
-	if e.gone {
-		return
-	}
-	var t tombstone
-	if json.Unmarshal(e.value, &t) == nil {
-		q.noteForgotten(&t)
+	if t, err := decodeTombstone(e); err == nil && t != nil {
+		q.noteForgotten(t)
 	}
 }
 
@@ -278,41 +329,31 @@ func (q *Queue) unmark(k contact.Key, f contact.Fence) {
 	}
 }
 
-// finishForgets goes on with what was cut short.
-func (q *Queue) finishForgets(ctx context.Context, target string) error {
+// finishForgets goes on with what was cut short, once whoever began it must have
+// ended it.
+func (q *Queue) finishForgets(ctx context.Context, target string, now time.Time) error {
 	var open []*tombstone
 	err := q.letters.each(ctx, forgetKey+target+".>", func(e entry) error {
-		t := tombstone{rev: e.rev}
-		if err := json.Unmarshal(e.value, &t); err != nil {
-			return fmt.Errorf("queue: tombstone %s: %w", e.key, err)
+		t, err := decodeTombstone(e)
+		if err == nil && !t.Done && now.Sub(e.time) >= q.mendAfter {
+			open = append(open, t)
 		}
-		if !t.Done {
-			open = append(open, &t)
-		}
-		return nil
+		return err
 	})
 	for _, t := range open {
-		// Whoever began it may still be at work: the later one to store the
-		// receipt is refused, and everything is removed all the same.
-		if e := q.finishForget(ctx, t); e != nil && apiErrorOf(e).ErrCode != errWrongLast {
+		if e := q.finishForget(ctx, t); e != nil {
 			err = errors.Join(err, e)
 		}
 	}
 	return err
 }
 
-// Forgotten says whether and when a contact was forgotten; nil where it was not.
+// Forgotten says when a contact was forgotten and what was removed; nil where it
+// was not.
 func (q *Queue) Forgotten(ctx context.Context, k contact.Key) (*Receipt, error) {
-	e, err := q.letters.get(ctx, forgetKey+personKey(k))
-	if err != nil {
-		return nil, fmt.Errorf("queue: %w", err)
-	}
-	if e.gone {
-		return nil, nil
-	}
-	var t tombstone
-	if err := json.Unmarshal(e.value, &t); err != nil {
-		return nil, fmt.Errorf("queue: tombstone %s: %w", e.key, err)
+	t, err := q.tombstone(ctx, forgetKey+personKey(k))
+	if err != nil || t == nil {
+		return nil, err
 	}
 	return &t.Receipt, nil
 }

@@ -14,9 +14,9 @@ import (
 
 // Letters calls yield for each dead letter that the filter chooses, as it stands
 // at that moment, oldest first or with Newest newest first. A page of the newest
-// costs the same however many there are; where reason, status or fingerprint
-// choose, the headers of all others are read as well, and where field or match
-// do, the letters themselves.
+// costs the same however many there are. Where reason, status, field or
+// fingerprint choose, the headers of those that are passed over are read as well,
+// about 100,000 a second, and where match does, the letters themselves.
 func (q *Queue) Letters(ctx context.Context, f Filter, yield func(Letter) error) error {
 	f.Outcome = contact.Dead
 	claims := map[uint64]*Claim{}
@@ -95,7 +95,7 @@ func (q *Queue) editedLetters(ctx context.Context, target string, into map[uint6
 }
 
 // needsBodies says that headers do not suffice to choose.
-func (f Filter) needsBodies() bool { return f.Match != "" || f.Field != "" }
+func (f Filter) needsBodies() bool { return f.Match != "" }
 
 // choose calls yield for each dead letter that the filter chooses, by its
 // headers where they suffice.
@@ -111,17 +111,7 @@ func (q *Queue) choose(ctx context.Context, f Filter, yield func(letterHead) err
 	}
 	cfg.HeadersOnly = true
 	n := 0
-	each := func(m inMsg) error {
-		if !f.Until.IsZero() && !m.time.Before(f.Until) {
-			if f.Newest {
-				return nil
-			}
-			return errEnough
-		}
-		h, err := q.head(ctx, m)
-		if err != nil || !f.admitsHead(&h) {
-			return err
-		}
+	each := func(h letterHead) error {
 		if err := yield(h); err != nil {
 			return err
 		}
@@ -130,10 +120,23 @@ func (q *Queue) choose(ctx context.Context, f Filter, yield func(letterHead) err
 		}
 		return nil
 	}
+	read := func(m inMsg) (letterHead, bool, error) {
+		h, err := q.head(ctx, m)
+		return h, err == nil && f.admitsHead(&h), err
+	}
 	if f.Newest {
-		err = q.chunks(ctx, f, true, each)
+		err = backwards(ctx, q, f, true, read, each)
 	} else {
-		err = q.follow(ctx, outcomeStream, cfg, false, each)
+		err = q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
+			if !f.Until.IsZero() && !m.time.Before(f.Until) {
+				return errEnough
+			}
+			h, ok, err := read(m)
+			if err != nil || !ok {
+				return err
+			}
+			return each(h)
+		})
 	}
 	if errors.Is(err, errEnough) {
 		return nil
@@ -159,110 +162,114 @@ func (q *Queue) head(ctx context.Context, m inMsg) (letterHead, error) {
 
 func (f Filter) admitsHead(h *letterHead) bool {
 	return (f.Reason == contact.NoReason || h.cause.Reason == f.Reason) && (f.Status == 0 || h.cause.Status == f.Status) &&
-		(f.Fingerprint == "" || h.print == f.Fingerprint) && !h.at.Before(f.Since)
-}
-
-// backwards calls f for each record that the server can choose, newest first.
-func (q *Queue) backwards(ctx context.Context, f Filter, each func(Record) error) error {
-	return q.chunks(ctx, f, false, func(m inMsg) error {
-		r, err := decodeRecord(m.subject, m.seq, m.time, m.header, m.data)
-		if err != nil {
-			return fmt.Errorf("queue: %w", err)
-		}
-		return each(r)
-	})
+		(f.Field == "" || h.cause.Field == f.Field) && (f.Fingerprint == "" || h.print == f.Fingerprint) &&
+		!h.at.Before(f.Since) && (f.Until.IsZero() || h.at.Before(f.Until))
 }
 
 // Bounds of one step backwards: a reading goes forward only, so the stream is
 // read in pieces from its end.
 const (
-	chunkKeep     = 256 // messages of a piece that are held
-	chunkKeepFull = 32  // with their bodies
-	firstSpan     = 512 // sequences
+	pieceKeep = 256 // of what was chosen in a piece
+	pieceFull = 32  // the same with bodies
+	firstSpan = 512 // sequences
 )
 
-// chunks calls f for the messages that the filter's subject chooses, newest
-// first. Few messages are held at a time; pieces grow where there are few.
-func (q *Queue) chunks(ctx context.Context, f Filter, headersOnly bool, each func(inMsg) error) error {
-	info, err := q.info(ctx, outcomeStream)
+// backwards calls each for what read admits among the messages that the filter's
+// subject chooses, newest first. Little is held at a time; pieces grow while
+// there is little in them, so that all is read about once where nothing is
+// chosen.
+func backwards[T any](ctx context.Context, q *Queue, f Filter, headersOnly bool, read func(inMsg) (T, bool, error), each func(T) error) error {
+	first, hi, err := q.bounds(ctx, f)
 	if err != nil {
 		return err
 	}
-	hi, first := info.State.LastSeq, max(info.State.FirstSeq, 1)
-	if f.After > 0 {
-		hi = min(hi, f.After-1)
-	}
-	if !f.Until.IsZero() {
-		if hi, err = q.beforeTime(ctx, f.Until, hi); err != nil {
-			return err
-		}
-	}
-	if !f.Since.IsZero() {
-		lo, err := q.beforeTime(ctx, f.Since, hi)
-		if err != nil {
-			return err
-		}
-		first = max(first, lo+1)
-	}
-	keep := chunkKeepFull
+	keep := pieceFull
 	if headersOnly {
-		keep = chunkKeep
+		keep = pieceKeep
 	}
+	cfg := jetstream.ConsumerConfig{FilterSubject: f.subject(), HeadersOnly: headersOnly, DeliverPolicy: jetstream.DeliverByStartSequencePolicy}
 	for span := uint64(firstSpan); hi >= first; {
-		lo := first
+		cfg.OptStartSeq = first
 		if hi-first >= span {
-			lo = hi - span + 1
+			cfg.OptStartSeq = hi - span + 1
 		}
-		held, more, err := q.piece(ctx, f, headersOnly, lo, hi, keep)
-		if err != nil {
+		p := piece[T]{hi: hi, keep: keep}
+		err := q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error { return p.add(m, read) })
+		if err != nil && !errors.Is(err, errEnough) {
 			return err
 		}
-		for _, m := range slices.Backward(held) {
-			if err := each(m); err != nil {
+		held := p.held[max(0, len(p.held)-keep):]
+		for _, h := range slices.Backward(held) {
+			if err := each(h.value); err != nil {
 				return err
 			}
 		}
 		switch {
-		case more:
+		case p.cut || len(held) < len(p.held):
 			hi = held[0].seq - 1
-			span = max(span/2, firstSpan)
+			span = max(span/4, firstSpan)
 			continue
 		case len(held) < keep/2:
-			span *= 4
+			span *= 2
 		}
-		if lo == first {
-			return nil
-		}
-		hi = lo - 1
+		hi = cfg.OptStartSeq - 1
 	}
 	return nil
 }
 
-// piece reads from lo to hi and holds the last of what it read; more says that
-// there was more.
-func (q *Queue) piece(ctx context.Context, f Filter, headersOnly bool, lo, hi uint64, keep int) (held []inMsg, more bool, err error) {
-	cfg := jetstream.ConsumerConfig{
-		FilterSubject: f.subject(), HeadersOnly: headersOnly,
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: lo,
+// piece is what was chosen between a start and hi: the last of it, at least keep
+// where there is as much.
+type piece[T any] struct {
+	hi   uint64
+	keep int
+	held []chosenAt[T]
+	cut  bool // there was more
+}
+
+type chosenAt[T any] struct {
+	seq   uint64
+	value T
+}
+
+func (p *piece[T]) add(m inMsg, read func(inMsg) (T, bool, error)) error {
+	if m.seq > p.hi {
+		return errEnough
 	}
-	err = q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
-		if m.seq > hi {
-			return errEnough
+	v, ok, err := read(m)
+	if err != nil || !ok {
+		return err
+	}
+	if len(p.held) == 2*p.keep {
+		p.cut = true
+		p.held = slices.Delete(p.held, 0, p.keep)
+	}
+	p.held = append(p.held, chosenAt[T]{m.seq, v})
+	return nil
+}
+
+// bounds are the first and the last sequence that a filter can choose.
+func (q *Queue) bounds(ctx context.Context, f Filter) (first, last uint64, err error) {
+	info, err := q.info(ctx, outcomeStream)
+	if err != nil {
+		return 0, 0, err
+	}
+	first, last = max(info.State.FirstSeq, 1), info.State.LastSeq
+	if f.After > 0 {
+		last = min(last, f.After-1)
+	}
+	if !f.Until.IsZero() {
+		if last, err = q.beforeTime(ctx, f.Until, last); err != nil {
+			return 0, 0, err
 		}
-		if len(held) >= 2*keep {
-			more = true
-			held = append(held[:0], held[len(held)-keep+1:]...)
+	}
+	if !f.Since.IsZero() {
+		before, err := q.beforeTime(ctx, f.Since, last)
+		if err != nil {
+			return 0, 0, err
 		}
-		held = append(held, m)
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
+		first = max(first, before+1)
 	}
-	if n := len(held) - keep; n > 0 {
-		more, held = true, held[n:]
-	}
-	return held, more, err
+	return first, last, nil
 }
 
 // beforeTime is the last sequence up to hi of what was stored before an instant,

@@ -100,6 +100,8 @@ type Queue struct {
 
 	goneSome atomic.Bool // gone is not empty
 	tally    tally
+	// mendAfter is the constant; tests do not wait.
+	mendAfter time.Duration
 
 	mu       sync.Mutex
 	targets  map[string]bool // set up or owned here; what Ready looks for
@@ -128,7 +130,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle},
 		commits: make(chan *commit, 4*maxBatch), loads: make(chan *load, 4*prefetch),
-		targets: map[string]bool{}, ended: map[string]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
+		mendAfter: mendAfter, targets: map[string]bool{}, ended: map[string]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
 	}
 	q.life, q.stop = context.WithCancel(context.Background())
 	if o.Embedded != nil {

@@ -32,7 +32,7 @@ func TestReadingWhatGoes(t *testing.T) {
 		}
 		// What was not asked for yet goes: nothing follows what was.
 		for seq := uint64(prefetch + 1); seq <= n; seq++ {
-			if err := q.ask(ctx, "STREAM.MSG.DELETE.CRM_OFFICE_LIVE", eraseRequest{Seq: seq}, nil); err != nil {
+			if err := q.ask(ctx, "STREAM.MSG.DELETE.CRM_OFFICE_LIVE", removeRequest{Seq: seq}, nil); err != nil {
 				t.Error(err)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ type Filter struct {
 	// These choose among dead letters only.
 	Reason      contact.Reason `json:"reason,omitempty"` // NoReason: any
 	Status      int            `json:"status,omitempty"` // of the last answer
-	Field       string         `json:"field,omitempty"`  // that the CRM refused, or one that the update sets
+	Field       string         `json:"field,omitempty"`  // that was refused
 	Fingerprint string         `json:"fingerprint,omitempty"`
 	// Match is a text in the detail, the contact's id or the name of a field,
 	// whatever its case.
@@ -86,7 +85,7 @@ func (f Filter) admits(r *Record) bool {
 		(f.Since.IsZero() || !r.Time.Before(f.Since)) && (f.Until.IsZero() || r.Time.Before(f.Until)) &&
 		(f.Job == "" || r.Job == f.Job) && (f.Contact == "" || r.Contact == f.Contact) &&
 		(f.Fingerprint == "" || r.Cause().Fingerprint() == f.Fingerprint) &&
-		(f.Field == "" || r.Field == f.Field || slices.Contains(r.Fields, f.Field)) &&
+		(f.Field == "" || r.Field == f.Field) &&
 		(f.Match == "" || r.matches(strings.ToLower(f.Match)))
 }
 
@@ -109,9 +108,6 @@ var errEnough = errors.New("enough")
 func (q *Queue) Records(ctx context.Context, f Filter, yield func(Record) error) error {
 	n := 0
 	each := func(r Record) error {
-		if !f.admits(&r) {
-			return nil
-		}
 		if err := yield(r); err != nil {
 			return err
 		}
@@ -124,16 +120,23 @@ func (q *Queue) Records(ctx context.Context, f Filter, yield func(Record) error)
 	if err != nil {
 		return err
 	}
+	read := func(m inMsg) (Record, bool, error) {
+		r, err := decodeRecord(m.subject, m.seq, m.time, m.header, m.data)
+		if err != nil {
+			return r, false, fmt.Errorf("queue: %w", err)
+		}
+		return r, f.admits(&r), nil
+	}
 	if f.Newest {
-		err = q.backwards(ctx, f, each)
+		err = backwards(ctx, q, f, false, read, each)
 	} else {
 		err = q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
 			if !f.Until.IsZero() && !m.time.Before(f.Until) {
 				return errEnough
 			}
-			r, err := decodeRecord(m.subject, m.seq, m.time, m.header, m.data)
-			if err != nil {
-				return fmt.Errorf("queue: %w", err)
+			r, ok, err := read(m)
+			if err != nil || !ok {
+				return err
 			}
 			return each(r)
 		})

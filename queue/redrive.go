@@ -75,7 +75,11 @@ func (q *Queue) Redrive(ctx context.Context, id uint64, o RedriveOptions) (Redri
 	if err != nil {
 		return Redriven{}, err
 	}
-	if _, err := q.prepare(ctx, &letter, o); err != nil { // before anything is written
+	// What is refused now needs no entry.
+	if err := q.inHand(ctx, contact.Key{Target: letter.Target, ID: letter.Contact}, id); err != nil {
+		return Redriven{}, err
+	}
+	if _, err := q.prepare(ctx, &letter, o); err != nil {
 		return Redriven{}, err
 	}
 	detail := ""
@@ -254,7 +258,7 @@ func (q *Queue) finish(ctx context.Context, e end) error {
 func (q *Queue) mend(ctx context.Context, target string, now time.Time) error {
 	var open []*Claim
 	err := q.claims(ctx, target, func(c *Claim) error {
-		if now.Sub(c.At) >= mendAfter {
+		if now.Sub(c.At) >= q.mendAfter {
 			open = append(open, c)
 		}
 		return nil

@@ -109,14 +109,16 @@ func (r *redriver) run(ctx context.Context) (Operation, error) {
 // recount finds what the operation has done so far: its claims are what waits,
 // the records tell what has ended. It returns the last record that it saw.
 func (r *redriver) recount(ctx context.Context) (uint64, error) {
-	err := r.q.claims(ctx, r.op.Filter.Target, func(c *Claim) error {
-		if c.Operation == r.op.ID {
-			r.open[c.Letter] = true
-		}
-		return nil
-	})
+	own, err := r.claims(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("queue: redrive: %w", err)
+		return 0, err
+	}
+	for _, c := range own {
+		r.open[c.Letter] = true
+		// Who made it may have stopped before it was published.
+		if err := r.q.mendOne(ctx, c); err != nil {
+			return 0, fmt.Errorf("letter %d: %w", c.Letter, err)
+		}
 	}
 	clear(r.op.Ended)
 	r.op.DeadAgain = nil
@@ -136,6 +138,20 @@ func (r *redriver) recount(ctx context.Context) (uint64, error) {
 		r.op.Sent += n
 	}
 	return from, err
+}
+
+// claims lists the letters that the operation has in hand.
+func (r *redriver) claims(ctx context.Context) (own []*Claim, err error) {
+	err = r.q.claims(ctx, r.op.Filter.Target, func(c *Claim) error {
+		if c.Operation == r.op.ID {
+			own = append(own, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("queue: redrive: %w", err)
+	}
+	return own, nil
 }
 
 func (r *redriver) config(after uint64) jetstream.ConsumerConfig {
@@ -386,13 +402,7 @@ func (r *redriver) save(ctx context.Context) error {
 // clear waits until the letters of all that ended are gone.
 func (r *redriver) clear(ctx context.Context) error {
 	for began := time.Now(); ; {
-		var left []*Claim
-		err := r.q.claims(ctx, r.op.Filter.Target, func(c *Claim) error {
-			if c.Operation == r.op.ID {
-				left = append(left, c)
-			}
-			return nil
-		})
+		left, err := r.claims(ctx)
 		if err != nil || len(left) == 0 {
 			return err
 		}

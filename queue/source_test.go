@@ -201,7 +201,7 @@ func TestGapsAreFinished(t *testing.T) {
 		publish(t, q, update("office", i, contact.Live, i))
 	}
 	for _, seq := range []uint64{1, 4, 5, 10} {
-		if err := q.ask(t.Context(), "STREAM.MSG.DELETE.CRM_OFFICE_LIVE", eraseRequest{Seq: seq}, nil); err != nil {
+		if err := q.ask(t.Context(), "STREAM.MSG.DELETE.CRM_OFFICE_LIVE", removeRequest{Seq: seq}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,7 +2,9 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"strconv"
+	"sync"
 	"time"
 
 	"crmsync/contact"
@@ -58,7 +60,7 @@ func (s *Source) mendAll(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	err := s.q.finishForgets(ctx, s.target)
+	err := s.q.finishForgets(ctx, s.target, time.Now())
 	if err == nil {
 		err = s.q.mend(ctx, s.target, time.Now())
 	}
@@ -84,23 +86,36 @@ func (s *Source) endedLocked(k contact.Key, recs []*Record, last uint64) {
 	}
 }
 
+// finishers is how many letters are removed at the same time.
+const finishers = 16
+
 // finishEnds removes the letters of redrives that have ended.
 func (s *Source) finishEnds(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		if len(s.ends) == 0 {
-			s.ends = nil
-			s.mu.Unlock()
+		n := min(len(s.ends), finishers)
+		some := s.ends[:n:n]
+		s.ends = s.ends[n:]
+		s.mu.Unlock()
+		if n == 0 {
 			return nil
 		}
-		e := s.ends[0]
-		s.mu.Unlock()
-		if err := s.q.finish(ctx, e); err != nil {
+		errs := make([]error, n)
+		var wg sync.WaitGroup
+		for i, e := range some {
+			wg.Go(func() { errs[i] = s.q.finish(ctx, e) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			s.mu.Lock()
+			for i, e := range some {
+				if errs[i] != nil {
+					s.ends = append(s.ends, e)
+				}
+			}
+			s.mu.Unlock()
 			return err
 		}
-		s.mu.Lock()
-		s.ends = s.ends[1:]
-		s.mu.Unlock()
 	}
 }
 

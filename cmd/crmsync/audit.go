@@ -63,8 +63,8 @@ func auditWhat(e app.AuditEntry) string {
 	switch {
 	case len(e.IDs) == 1:
 		parts = append(parts, fmt.Sprintf("letter %d", e.IDs[0]))
-	case e.Count > 0:
-		parts = append(parts, fmt.Sprintf("%d letters", e.Count))
+	case e.Count > 0 && e.Action != "forget": // which counts a person
+		parts = append(parts, fmt.Sprintf("%d letter(s)", e.Count))
 	}
 	if e.Filter != nil {
 		parts = append(parts, app.FilterText(*e.Filter))

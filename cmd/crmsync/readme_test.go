@@ -67,7 +67,7 @@ func alike(command []string) []string {
 			out[i] = "ADDRESS"
 		case aServer.MatchString(w):
 			out[i] = "SERVER"
-		case i == 2 && out[0] == "dead" && out[1] == "show" && aLetter.MatchString(w):
+		case i == 2 && out[0] == "dead" && aLetter.MatchString(w):
 			out[i] = "ID"
 		}
 	}

@@ -1,0 +1,584 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"crmsync/contact"
+)
+
+func TestRedriveThatIsApplied(t *testing.T) {
+	q := setUp(t, "office")
+	u := fields("office", "7", contact.Live, `{"a":"1"}`)
+	u.Job, u.Row, u.TraceParent = "j", 3, "00-x"
+	l := dead(t, q, u)[0]
+	if l.Place().Seq != u.Seq || l.Place().Stored.IsZero() || l.State != LetterDead || l.Claim != nil {
+		t.Fatalf("letter %+v", l)
+	}
+	r := redrive(t, q, l.Seq, RedriveOptions{})
+	if r.Class != contact.Bulk || r.Letter != l.Seq {
+		t.Errorf("redriven %+v", r)
+	}
+	if got, err := q.Letter(t.Context(), l.Seq); err != nil || got.State != LetterRedriven || got.Claim.By != alice.By || got.Claim.At.IsZero() || string(got.Original) != string(u.Raw) {
+		t.Errorf("in hand %+v %v", got, err)
+	}
+	c := newCRM()
+	c.serve(t, q, "office")
+	settled(t, q, "office")
+	if got := c.get("office", "7"); got["a"] != `"1"` {
+		t.Errorf("the CRM holds %v", got)
+	}
+	if _, err := q.Letter(t.Context(), l.Seq); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the letter: %v", err)
+	}
+	recs := allRecords(t, q, Filter{Target: "office", Contact: "7"})
+	if len(recs) != 2 || recs[0].Outcome != contact.Applied || recs[1].Outcome != contact.Discarded {
+		t.Fatalf("records %+v", recs)
+	}
+	if a := recs[0]; a.RedriveOf != fmt.Sprint(l.Seq) || a.Redrive.By != alice.By || a.Redrive.Root != fmt.Sprint(l.Seq) || a.Redrive.Order != l.Place() ||
+		a.Job != "j" || a.Updates[0].Row != 3 || a.TraceParent != "00-x" {
+		t.Errorf("the redrive's record %+v %+v", a, a.Redrive)
+	}
+	want := fmt.Sprintf("sent again by %s: applied, record %d", alice.By, recs[0].Seq)
+	if d := recs[1]; d.Letter != l.Seq || d.Detail != want || d.Original != nil || d.Updates[0].Seq != u.Seq || len(d.Tries) != len(l.Tries) || d.Status != 422 {
+		t.Errorf("what took the letter's place %+v", d)
+	}
+	if got := audited(t, q, AuditFilter{}); len(got) != 1 || got[0].Action != "redrive" || got[0].By != alice.By || got[0].Contact != "7" || !slices.Equal(got[0].IDs, []uint64{l.Seq}) || got[0].At.IsZero() {
+		t.Errorf("audit %+v", got)
+	}
+}
+
+func TestDeadAgainKeepsTheChain(t *testing.T) {
+	q := setUp(t, "office")
+	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
+	c := newCRM()
+	c.refuse = func(*contact.Update) bool { return true }
+	c.serve(t, q, "office")
+	root := l.Seq
+	for range 3 {
+		redrive(t, q, l.Seq, RedriveOptions{})
+		settled(t, q, "office")
+		all := letters(t, q, Filter{})
+		if len(all) != 1 {
+			t.Fatalf("letters %+v", all)
+		}
+		next := all[0]
+		if next.RedriveOf != fmt.Sprint(l.Seq) || next.Redrive.Root != fmt.Sprint(root) || next.Place() != l.Place() || string(next.Original) != string(l.Original) {
+			t.Fatalf("letter %+v of %+v", next, l)
+		}
+		l = next
+	}
+}
+
+func TestTwoOperatorsRedriveOnce(t *testing.T) {
+	q := setUp(t, "office")
+	var us []*contact.Update
+	for i := range 500 {
+		us = append(us, update("office", i, contact.Live, i))
+	}
+	ls := dead(t, q, us...)
+	other := peerOf(t, q, &link{})
+	var mu sync.Mutex
+	sent, inHand := 0, 0
+	var wg sync.WaitGroup
+	for _, who := range []*Queue{q, other} {
+		wg.Go(func() {
+			for _, l := range ls {
+				_, err := who.Redrive(t.Context(), l.Seq, RedriveOptions{Actor: alice})
+				mu.Lock()
+				switch {
+				case err == nil:
+					sent++
+				case errors.Is(err, ErrInHand):
+					inHand++
+				default:
+					t.Error(err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if sent != 500 || inHand != 500 {
+		t.Errorf("%d sent, %d refused", sent, inHand)
+	}
+	info, err := q.info(t.Context(), streamName("office", contact.Bulk))
+	if err != nil || info.State.Msgs != 500 {
+		t.Errorf("%d updates, %v", info.State.Msgs, err)
+	}
+	c := newCRM()
+	c.serve(t, q, "office")
+	settled(t, q, "office")
+	if c.applied != 500 || len(letters(t, q, Filter{})) != 0 {
+		t.Errorf("%d applied, %d letters left", c.applied, len(letters(t, q, Filter{})))
+	}
+}
+
+// A second operator may have read the letter before the first one's redrive
+// ended, and claim it only then.
+func TestRedriveOfALetterThatWentBetweenReadingAndClaim(t *testing.T) {
+	q := setUp(t, "office")
+	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
+	letter, err := q.deadLetter(t.Context(), l.Seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Discard(t.Context(), l.Seq, alice, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.redrive(t.Context(), &letter, RedriveOptions{Actor: alice}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("redrive: %v", err)
+	}
+	c := newCRM()
+	c.serve(t, q, "office")
+	settled(t, q, "office")
+	if c.applied != 0 {
+		t.Error("a letter that was given up was sent")
+	}
+}
+
+func TestWhatCannotBeSentAgain(t *testing.T) {
+	q := setUp(t, "office")
+	k := contact.Key{Target: "office", ID: "7"}
+	fresh := time.Now().Add(-time.Hour)
+	cases := []struct {
+		name   string
+		stored time.Time
+		change func(*Record)
+		o      RedriveOptions
+		want   error
+	}{
+		{"too old", time.Now().Add(-RedriveLimit - time.Minute), nil, RedriveOptions{}, ErrTooOld},
+		{"old enough", time.Now().Add(-RedriveLimit + time.Minute), nil, RedriveOptions{}, nil},
+		{"too old but forced", time.Now().Add(-RedriveLimit - time.Minute), nil, RedriveOptions{Force: true}, nil},
+		{"of unknown age", time.Time{}, nil, RedriveOptions{}, ErrTooOld},
+		{"not JSON", fresh, func(r *Record) { r.Original = []byte("{") }, RedriveOptions{}, ErrUnsendable},
+		{"not JSON but edited", fresh, func(r *Record) { r.Original = []byte("{") }, RedriveOptions{Body: []byte(`{"fields":{"a":1}}`)}, nil},
+		{"edited to nonsense", fresh, nil, RedriveOptions{Body: []byte(`{"fields":{}}`)}, ErrUnsendable},
+		{"refused by the CRM's rules", fresh, nil, RedriveOptions{Check: func(u *contact.Update) error {
+			if _, ok := u.Fields.Get("a"); ok && u.Contact == k {
+				return errors.New("a is not allowed")
+			}
+			return nil
+		}}, ErrUnsendable},
+		{"of a contact that cannot be", fresh, func(r *Record) { r.Contact = " 7" }, RedriveOptions{}, ErrUnsendable},
+		{"of a target without a stream", fresh, func(r *Record) { r.Target = "gone" }, RedriveOptions{}, ErrNotSetUp},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			id := oldLetter(t, q, k, c.stored, c.change)
+			c.o.Actor = alice
+			_, err := q.Redrive(t.Context(), id, c.o)
+			if !errors.Is(err, c.want) || c.want == nil && err != nil {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+			l, e := q.Letter(t.Context(), id)
+			if e != nil || (l.State == LetterRedriven) != (c.want == nil) {
+				t.Errorf("the letter is %s, %v", l.State, e)
+			}
+			if err != nil && !strings.Contains(err.Error(), fmt.Sprint("letter ", id)) {
+				t.Errorf("%q does not name the letter", err)
+			}
+		})
+	}
+	if _, err := q.Redrive(t.Context(), 99999, RedriveOptions{Actor: alice}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("no such letter: %v", err)
+	}
+}
+
+func TestNothingIsDoneWithoutAnAudit(t *testing.T) {
+	q := setUp(t, "office")
+	id := oldLetter(t, q, contact.Key{Target: "office", ID: "7"}, time.Now(), nil)
+	if err := q.js.DeleteStream(t.Context(), auditStream); err != nil {
+		t.Fatal(err)
+	}
+	_, err := q.Redrive(t.Context(), id, RedriveOptions{Actor: alice})
+	if !errors.Is(err, ErrNotSetUp) {
+		t.Errorf("redrive: %v", err)
+	}
+	if _, err := q.EditLetter(t.Context(), id, alice, []byte(`{"fields":{"a":1}}`), 0, nil); err == nil {
+		t.Error("edited without an audit")
+	}
+	if _, err := q.StartRedrive(t.Context(), alice, RedrivePlan{}); err == nil {
+		t.Error("an operation began without an audit")
+	}
+	if _, err := q.Forget(t.Context(), alice, contact.Key{Target: "office", ID: "7"}); err == nil {
+		t.Error("forgotten without an audit")
+	}
+	l, err := q.Letter(t.Context(), id)
+	if err != nil || l.State != LetterDead || l.Edit != nil {
+		t.Errorf("letter %+v %v", l, err)
+	}
+	if ops, err := q.Operations(t.Context()); err != nil || len(ops) != 0 {
+		t.Errorf("operations %v %v", ops, err)
+	}
+}
+
+// The fence: what of a letter is older than newer data is left out.
+func TestRedrivesAreAsOldAsTheirOriginals(t *testing.T) {
+	version := func(u *contact.Update, v int64) *contact.Update {
+		u.Version, u.Versioned, u.Raw = v, true, nil
+		return u
+	}
+	cases := []struct {
+		name    string
+		letters []*contact.Update
+		newer   []*contact.Update // applied before the letters are sent again
+		order   []int             // of the redrives; nil: as they are
+		o       RedriveOptions
+		want    string
+		ends    []contact.Outcome // of the redrives
+		class   contact.Class
+	}{
+		{
+			name: "nothing newer", letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"old","b":"old"}`)},
+			want: `{"a":"old","b":"old"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
+		},
+		{
+			name: "a newer field stays", letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"old","b":"old"}`)},
+			newer: []*contact.Update{fields("office", "7", contact.Live, `{"b":"new"}`)},
+			want:  `{"a":"old","b":"new"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
+		},
+		{
+			name: "all is newer", letters: []*contact.Update{fields("office", "7", contact.Bulk, `{"a":"old"}`)},
+			newer: []*contact.Update{fields("office", "7", contact.Live, `{"a":"new"}`)},
+			want:  `{"a":"new"}`, ends: []contact.Outcome{contact.Superseded}, class: contact.Bulk,
+		},
+		{
+			name: "forced", letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"old"}`)},
+			newer: []*contact.Update{fields("office", "7", contact.Live, `{"a":"new"}`)}, o: RedriveOptions{Force: true},
+			want: `{"a":"old"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
+		},
+		{
+			name: "in its own class", letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"old"}`)},
+			newer: []*contact.Update{fields("office", "7", contact.Bulk, `{"a":"new"}`)}, o: RedriveOptions{OriginalClass: true},
+			want: `{"a":"new"}`, ends: []contact.Outcome{contact.Superseded}, class: contact.Live,
+		},
+		{
+			name:    "two letters keep their order",
+			letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"1","b":"1"}`), fields("office", "7", contact.Live, `{"a":"2"}`)},
+			order:   []int{1, 0}, want: `{"a":"2","b":"1"}`, ends: []contact.Outcome{contact.Applied, contact.Applied}, class: contact.Bulk,
+		},
+		{
+			name:    "of two letters the older has nothing left",
+			letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"1"}`), fields("office", "7", contact.Live, `{"a":"2"}`)},
+			order:   []int{1, 0}, want: `{"a":"2"}`, ends: []contact.Outcome{contact.Applied, contact.Superseded}, class: contact.Bulk,
+		},
+		{
+			name: "edited, and a newer field stays", letters: []*contact.Update{fields("office", "7", contact.Live, `{"a":"old"}`)},
+			newer: []*contact.Update{fields("office", "7", contact.Live, `{"b":"new"}`)}, o: RedriveOptions{Body: []byte(`{"fields":{"a":"fixed","b":"fixed"}}`)},
+			want: `{"a":"fixed","b":"new"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
+		},
+		{
+			name: "a higher version is the newer, whatever came first", letters: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v9"}`), 9)},
+			newer: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v5"}`), 5)},
+			want:  `{"a":"v9"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
+		},
+		{
+			name: "a lower version is the older", letters: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v5"}`), 5)},
+			newer: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v9"}`), 9)},
+			want:  `{"a":"v9"}`, ends: []contact.Outcome{contact.Superseded}, class: contact.Bulk,
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			q := setUp(t, "office")
+			ls := dead(t, q, c.letters...)
+			crm := newCRM()
+			crm.serve(t, q, "office")
+			publish(t, q, c.newer...)
+			settled(t, q, "office")
+			if c.order == nil {
+				c.order = []int{0}
+			}
+			for i, at := range c.order {
+				l := ls[at]
+				if r := redrive(t, q, l.Seq, c.o); r.Class != c.class {
+					t.Errorf("class %s", r.Class)
+				}
+				settled(t, q, "office")
+				var got []Record
+				for _, r := range allRecords(t, q, Filter{Target: "office", Contact: "7"}) {
+					if r.RedriveOf == fmt.Sprint(l.Seq) {
+						got = append(got, r)
+					}
+				}
+				if len(got) != 1 || got[0].Outcome != c.ends[i] {
+					t.Fatalf("redrive %d: %+v", i, got)
+				}
+				if got[0].Outcome == contact.Superseded && got[0].Reason != contact.StaleRedrive {
+					t.Errorf("reason %q", got[0].Reason)
+				}
+			}
+			if got := quoted(unquoted(crm.get("office", "7"))); got != c.want {
+				t.Errorf("the CRM holds %s, want %s", got, c.want)
+			}
+			if n := len(letters(t, q, Filter{})); n != 0 {
+				t.Errorf("%d letters are left", n)
+			}
+		})
+	}
+}
+
+func unquoted(raw map[string]string) map[string]string {
+	out := map[string]string{}
+	for k, v := range raw {
+		out[k] = strings.Trim(v, `"`)
+	}
+	return out
+}
+
+// Whoever comes next ends what was cut short between any two steps.
+func TestRedrivesThatWereCutShort(t *testing.T) {
+	cases := []struct {
+		name string
+		upTo func(t *testing.T, q *Queue, letter *Record, c *Claim)
+		want contact.Outcome // of the letter's update in the end; Pending: it is a plain letter again
+	}{
+		{"claimed and not published", func(*testing.T, *Queue, *Record, *Claim) {}, contact.Applied},
+		{"published and not ended", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			if _, err := q.send(t.Context(), letter, c, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}, contact.Applied},
+		{"ended and not removed", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			if _, err := q.send(t.Context(), letter, c, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			s := own(t, q, "office")
+			src := s.source(t)
+			settle(t, src, contact.Applied, take(t, src, contact.Bulk, 1)...)
+			src.mu.Lock()
+			src.ends = nil // as if the process had stopped here
+			src.mu.Unlock()
+			s.end(t)
+		}, contact.Applied},
+		{"the discarded record is stored and the letter not erased", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			if _, err := q.send(t.Context(), letter, c, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			s := own(t, q, "office")
+			src := s.source(t)
+			settle(t, src, contact.Applied, take(t, src, contact.Bulk, 1)...)
+			src.mu.Lock()
+			src.ends = nil
+			src.mu.Unlock()
+			s.end(t)
+			r := *letter
+			r.Outcome, r.Letter, r.Original, r.OriginalHeader = contact.Discarded, letter.Seq, nil, nil
+			if err := q.discardOnce(t.Context(), contact.Key{Target: "office", ID: "7"}, &r); err != nil {
+				t.Fatal(err)
+			}
+		}, contact.Applied},
+		{"the letter is erased and the claim stays", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			if err := q.discard(t.Context(), letter.Seq, "x", false); err != nil {
+				t.Fatal(err)
+			}
+		}, contact.Discarded},
+		{"a discard that was claimed", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			if err := q.drop(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			c.Discard = "not wanted"
+			if err := q.take(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}, contact.Discarded},
+		{"claimed by an operation that was cancelled", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			q.ended[c.Operation] = true
+		}, contact.Pending},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			q := setUp(t, "office")
+			l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
+			claim, err := q.prepare(t.Context(), &l.Record, RedriveOptions{Actor: alice, operation: "op1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := q.take(t.Context(), claim); err != nil {
+				t.Fatal(err)
+			}
+			c.upTo(t, q, &l.Record, claim)
+			// Too early nothing is touched: its maker may be at work.
+			if err := q.mend(t.Context(), "office", time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if there, err := q.claimOf(t.Context(), contact.Key{Target: "office", ID: "7"}, l.Seq); err != nil || there == nil {
+				t.Fatalf("claim %v %v", there, err)
+			}
+			crm := newCRM()
+			crm.serve(t, q, "office")
+			for range 2 { // twice: it may be repeated
+				if err := q.mend(t.Context(), "office", time.Now().Add(mendAfter+time.Second)); err != nil {
+					t.Fatal(err)
+				}
+				settled(t, q, "office")
+			}
+			got := map[contact.Outcome]int{}
+			for _, r := range allRecords(t, q, Filter{Target: "office"}) {
+				got[r.Outcome]++
+			}
+			want := map[contact.Outcome]int{contact.Applied: 1, contact.Discarded: 1}
+			switch c.want {
+			case contact.Discarded:
+				want = map[contact.Outcome]int{contact.Discarded: 1}
+			case contact.Pending:
+				want = map[contact.Outcome]int{contact.Dead: 1}
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("records %v, want %v", got, want)
+			}
+			if n := crm.applied; n > 1 {
+				t.Errorf("applied %d times", n)
+			}
+		})
+	}
+}
+
+func TestTheOwnerMendsWhenItStarts(t *testing.T) {
+	q := setUp(t, "office")
+	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
+	claim, err := q.prepare(t.Context(), &l.Record, RedriveOptions{Actor: alice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.take(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	// A claim as old as that needs no waiting.
+	old := mendAfter
+	defer func() { q.mendAfter = old }()
+	q.mendAfter = 0
+	crm := newCRM()
+	crm.serve(t, q, "office")
+	settled(t, q, "office")
+	if crm.get("office", "7")["a"] != `"1"` || len(letters(t, q, Filter{})) != 0 {
+		t.Error("the letter was not sent")
+	}
+}
+
+func TestEdits(t *testing.T) {
+	q := setUp(t, "office")
+	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
+	bob := Actor{By: "bob"}
+	one, err := q.EditLetter(t.Context(), l.Seq, alice, []byte(`{"fields":{"a":"2"}}`), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two operators: the second has not seen the first one's edit.
+	if _, err := q.EditLetter(t.Context(), l.Seq, bob, []byte(`{"fields":{"a":"3"}}`), 0, nil); !errors.Is(err, ErrChanged) {
+		t.Errorf("the second edit: %v", err)
+	}
+	if _, err := q.EditLetter(t.Context(), l.Seq, bob, []byte(`{"fields":{"a":"3"}}`), one.Revision, nil); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		body  string
+		check func(*contact.Update) error
+	}{{`{`, nil}, {`{"fields":{"a":"3"}}`, func(*contact.Update) error { return errors.New("no") }}} {
+		if _, err := q.EditLetter(t.Context(), l.Seq, bob, []byte(c.body), one.Revision, c.check); !errors.Is(err, ErrUnsendable) {
+			t.Errorf("%s: %v", c.body, err)
+		}
+	}
+	got := letters(t, q, Filter{})[0]
+	if string(got.Edit.Body) != `{"fields":{"a":"3"}}` || got.Edit.By != "bob" || string(got.Original) != `{"fields":{"a":"1"}}` || got.Edit.At.IsZero() {
+		t.Fatalf("letter %+v", got)
+	}
+	if a := audited(t, q, AuditFilter{Action: "edit", Target: "office"}); len(a) != 2+1 || a[0].By != alice.By || a[1].By != "bob" {
+		t.Errorf("audit %+v", a)
+	}
+	redrive(t, q, l.Seq, RedriveOptions{})
+	if _, err := q.EditLetter(t.Context(), l.Seq, bob, []byte(`{"fields":{"a":"4"}}`), got.Edit.Revision, nil); !errors.Is(err, ErrInHand) {
+		t.Errorf("edit of a letter in hand: %v", err)
+	}
+	crm := newCRM()
+	crm.serve(t, q, "office")
+	settled(t, q, "office")
+	if crm.get("office", "7")["a"] != `"3"` {
+		t.Errorf("the CRM holds %v", crm.get("office", "7"))
+	}
+	recs := allRecords(t, q, Filter{Target: "office"})
+	if recs[0].Redrive.Edited != "bob" || recs[0].Redrive.By != alice.By {
+		t.Errorf("record %+v", recs[0].Redrive)
+	}
+	if string(recs[1].Original) != `{"fields":{"a":"1"}}` {
+		t.Errorf("what it was before the edit is not kept: %+v", recs[1])
+	}
+	left := 0
+	if err := q.letters.each(t.Context(), ">", func(entry) error { left++; return nil }); err != nil || left != 0 {
+		t.Errorf("%d keys are left, %v", left, err)
+	}
+}
+
+func TestCancelledRedriveIsAPlainLetterAgain(t *testing.T) {
+	q := setUp(t, "office")
+	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
+	op, err := q.StartRedrive(t.Context(), alice, RedrivePlan{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := contextWithCancel(t)
+	ran := make(chan error, 1)
+	go func() {
+		_, err := q.RunRedrive(ctx, op.ID, nil, nil)
+		ran <- err
+	}()
+	eventually(t, 5*time.Second, "it is sent", func() bool { return letters(t, q, Filter{})[0].State == LetterRedriven })
+	other := peerOf(t, q, &link{})
+	if o, err := other.CancelRedrive(t.Context(), alice, op.ID); err != nil || o.State != OperationCancelled {
+		t.Fatal(o, err)
+	}
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	stop()
+	crm := newCRM()
+	crm.serve(t, q, "office")
+	settled(t, q, "office")
+	got := letters(t, q, Filter{})
+	if len(got) != 1 || got[0].Seq != l.Seq || got[0].State != LetterDead || crm.applied != 0 {
+		t.Errorf("letters %+v, %d applied", got, crm.applied)
+	}
+	if _, err := q.CancelRedrive(t.Context(), alice, op.ID); err != nil {
+		t.Error("cancelled twice: ", err)
+	}
+	if _, err := q.ResumeRedrive(t.Context(), alice, op.ID); !errors.Is(err, ErrOperationEnded) {
+		t.Errorf("resumed: %v", err)
+	}
+	// It can be sent again.
+	redrive(t, q, l.Seq, RedriveOptions{})
+	settled(t, q, "office")
+	if crm.applied != 1 {
+		t.Errorf("%d applied", crm.applied)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	q := setUp(t, "office")
+	ls := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`), fields("office", "8", contact.Live, `{"a":"1"}`))
+	if _, err := q.EditLetter(t.Context(), ls[0].Seq, alice, []byte(`{"fields":{"a":"2"}}`), 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Discard(t.Context(), ls[0].Seq, alice, "not wanted"); err != nil {
+		t.Fatal(err)
+	}
+	redrive(t, q, ls[1].Seq, RedriveOptions{})
+	if err := q.Discard(t.Context(), ls[1].Seq, alice, "not wanted"); !errors.Is(err, ErrInHand) || !strings.Contains(err.Error(), "sent again by alice@host") {
+		t.Errorf("a letter in hand: %v", err)
+	}
+	r := allRecords(t, q, Filter{Outcome: contact.Discarded})
+	if len(r) != 1 || r[0].Detail != "by alice@host: not wanted" || r[0].Letter != ls[0].Seq || r[0].Original != nil {
+		t.Errorf("records %+v", r)
+	}
+	n := 0
+	if err := q.letters.each(context.Background(), ">", func(e entry) error { n++; return nil }); err != nil || n != 1 {
+		t.Errorf("%d keys, %v", n, err) // the other letter's claim
+	}
+}
