@@ -87,7 +87,8 @@ func TestEdit(t *testing.T) {
 		"unset an object": {"shop", `{"fields":{"address":{"city":"Ely"},"phone":"1"}}`, Edits{Unset: []string{"address"}}, `{"fields":{"phone":"1"}}`},
 		"replace": {
 			"office", `{"fields":{"phonenumber":"0044 1","title":"x"}}`,
-			Edits{Replace: replacements(t, `phonenumber:/^00(\d+)/+$1/`)}, `{"fields":{"phonenumber":"+44 1","title":"x"}}`,
+			Edits{Replace: replacements(t, `phonenumber:/^00(\d+)/+$1/`)},
+			`{"fields":{"phonenumber":"+44 1","title":"x"}}`,
 		},
 		"replace another mark": {"office", `{"fields":{"title":"a/b"}}`, Edits{Replace: replacements(t, `title:#/#-#`)}, `{"fields":{"title":"a-b"}}`},
 		"replace where it is not": {
