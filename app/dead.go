@@ -66,7 +66,7 @@ type LetterEdit struct {
 type DeadFilter struct {
 	Target, Contact, Reason, Job string
 	Status                       int
-	Field                        string // that the CRM refused, or that the update sets
+	Field                        string // that the CRM refused
 	Match                        string // a text in the detail, the contact's id or a field's name
 	Group                        string // a fingerprint
 	Since, Until                 time.Time

@@ -174,7 +174,7 @@ func (c *crowd) check(o Operation) {
 }
 
 func TestRedriveBesideLiveTraffic(t *testing.T) {
-	const n = 300
+	const n = 200
 	c, end := newCrowd(t, n)
 	defer end()
 	f, err := c.a.Foresee(t.Context(), Redrive{Filter: DeadFilter{Target: "shop"}})

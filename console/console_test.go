@@ -63,11 +63,6 @@ func (r *recorder) options() Options {
 	}
 }
 
-func (r *recorder) order(_ context.Context, o LetterOrder) (any, error) {
-	r.letters = append(r.letters, o)
-	return map[string]any{"count": len(o.IDs)}, r.err
-}
-
 // guarded is the same with a token.
 func (r *recorder) guarded() Options {
 	r.token = secret
@@ -98,17 +93,6 @@ func do(h http.Handler, req *http.Request) *httptest.ResponseRecorder {
 // get is do for a route's example path.
 func example(rt route) string {
 	return strings.NewReplacer("{target}", "office", "{id}", "17", "{$}", "").Replace(rt.path)
-}
-
-// exampleBody is a body that the route takes.
-func exampleBody(rt route) string {
-	switch rt.path {
-	case "/api/v1/dead/redrive":
-		return `{"ids":["17"]}`
-	case "/api/v1/dead/discard":
-		return `{"ids":["17"],"why":"x"}`
-	}
-	return "{}"
 }
 
 // isProblem checks that an answer is a problem with the status it says.

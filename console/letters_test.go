@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -96,4 +97,20 @@ func FuzzLetterOrder(f *testing.F) {
 			t.Fatalf("%q gave %+v", body, o)
 		}
 	})
+}
+
+func (r *recorder) order(_ context.Context, o LetterOrder) (any, error) {
+	r.letters = append(r.letters, o)
+	return map[string]any{"count": len(o.IDs)}, r.err
+}
+
+// exampleBody is a body that the route takes.
+func exampleBody(rt route) string {
+	switch rt.path {
+	case "/api/v1/dead/redrive":
+		return `{"ids":["17"]}`
+	case "/api/v1/dead/discard":
+		return `{"ids":["17"],"why":"x"}`
+	}
+	return "{}"
 }

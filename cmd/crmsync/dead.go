@@ -27,7 +27,7 @@ type letterFilter struct {
 	Target  string  `group:"Filter" placeholder:"NAME" help:"Only of this target."`
 	Reason  string  `group:"Filter" placeholder:"CODE" help:"Only for this reason."`
 	Status  int     `group:"Filter" placeholder:"HTTP" help:"Only with this HTTP status."`
-	Field   string  `group:"Filter" placeholder:"NAME" help:"Only those where the CRM refused this field, or that set it."`
+	Field   string  `group:"Filter" placeholder:"NAME" help:"Only those where the CRM refused this field."`
 	Job     string  `group:"Filter" placeholder:"NAME" help:"Only of this job."`
 	Contact string  `group:"Filter" placeholder:"ID" help:"Only of this contact (with --target)."`
 	Match   string  `group:"Filter" placeholder:"TEXT" help:"Only with this text in the detail, the contact's id or a field's name, in any letter case."`

@@ -8,6 +8,7 @@ import * as fmt from "./format.js";
 const $ = (id) => document.getElementById(id);
 const lettersShown = 25;
 const lettersEvery = 30000; // ms, also where the counts have not moved
+const actsFor = 15000; // ms after an order in which they are asked for each turn
 
 const groupColumns = ["Letters", "Target", "Reason", "What the CRM said", "Last", "What may help", ""];
 const letterColumns = ["When", "Target", "Contact", "Reason", "What the CRM said", "Fields", "Letter"];
@@ -19,6 +20,7 @@ export class Letters {
     this.refused = refused;
     this.counts = "";
     this.at = 0;
+    this.acting = 0; // until when an order may still change what is shown
     this.group = null; // the one whose letters are shown; null: the newest of all
     this.order = null; // what the dialog is about
     $("letters-all").addEventListener("click", () => this.choose(null));
@@ -35,7 +37,7 @@ export class Letters {
   async turn(status, now) {
     this.now = now;
     const counts = JSON.stringify((status.targets ?? []).map((t) => t.dead ?? {}));
-    if (counts === this.counts && Date.now() - this.at < lettersEvery) return;
+    if (counts === this.counts && Date.now() - this.at < lettersEvery && Date.now() > this.acting) return;
     this.at = Date.now();
     try {
       await this.load();
@@ -169,6 +171,7 @@ export class Letters {
         ? await this.ask("api/v1/dead/redrive", { ...this.order, force: form.elements.force.checked })
         : await this.ask("api/v1/dead/discard", { ...this.order, why: form.elements.why.value.trim() });
       $(id).close();
+      this.acting = Date.now() + actsFor;
       this.group = null;
       await this.load();
       text($("letters-note"), said?.text ?? "");
