@@ -150,7 +150,7 @@ func TestRoutesAndToken(t *testing.T) {
 	}
 	slices.Sort(opened)
 	slices.Sort(shut)
-	wantOpen := []string{"/", "/card.js", "/console.css", "/console.js", "/dom.js", "/format.js", "/healthz", "/icon.svg", "/readyz"}
+	wantOpen := []string{"/", "/card.js", "/console.css", "/console.js", "/dom.js", "/format.js", "/healthz", "/icon.svg", "/quota.js", "/readyz"}
 	wantShut := []string{"/api/v1/dead", "/api/v1/status", "/api/v1/targets/office/hold", "/api/v1/targets/office/resume", "/metrics"}
 	if !slices.Equal(opened, wantOpen) || !slices.Equal(shut, wantShut) {
 		t.Errorf("open %q\nclosed %q", opened, shut)

@@ -25,6 +25,7 @@ var pageFiles = []pageFile{
 	{"/card.js", javascript, embedded("card.js")},
 	{"/dom.js", javascript, embedded("dom.js")},
 	{"/format.js", javascript, embedded("format.js")},
+	{"/quota.js", javascript, embedded("quota.js")},
 	{"/icon.svg", "image/svg+xml", embedded("icon.svg")},
 }
 
