@@ -38,7 +38,7 @@ lint: ## vet, gofumpt, staticcheck, the arrows
 fmt: ## format
 	go run $(GOFUMPT) -w .
 
-bench: ## benchmarks: time, allocations; and a drain as a whole process
+bench: ## benchmarks: time, allocations; a drain and a strict quota by real processes
 	go test -run '^$$' -bench . -benchmem ./...
 
 sim: ## a longer simulation of lane and queue (SEEDS=2000)

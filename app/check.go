@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"crmsync/config"
+	"crmsync/worker"
 )
 
 // Finding is one thing that was checked.
@@ -78,7 +79,7 @@ func (a *App) CheckQueue(ctx context.Context) []Finding {
 		case t.Lane == nil:
 			f.OK, f.Note = false, "nobody runs it: start `crmsync run`"
 		case t.Lane.Hold != nil:
-			f.OK = t.Lane.Hold.Reason == "throttled"
+			f.OK = t.Lane.Hold.Reason == worker.HoldThrottled || t.Lane.Hold.Reason == worker.HoldQuota
 			f.Note = fmt.Sprintf("held: %s since %s %s", t.Lane.Hold.Reason, t.Lane.Hold.Since.Format(time.TimeOnly), t.Lane.Hold.Detail)
 		default:
 			f.Note = fmt.Sprintf("%s, run by %s", t.Lane.State, t.Owner)

@@ -114,8 +114,6 @@ func (a *App) keepGroup(ctx context.Context, g *group, b *worker.Budget, done ch
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, queue.ErrChanged):
-			// Another process has the group: it spends this quota now.
-			b.Release(time.Now())
 			a.o.Log.Warn().Str("quota", g.name).Msg("another process has taken over the shared quota; nothing is sent for it from here")
 			return
 		default:
@@ -129,7 +127,8 @@ func (a *App) keepGroup(ctx context.Context, g *group, b *worker.Budget, done ch
 }
 
 // storeGroup stores what must be known to whoever owns the group next, and lets
-// the budget use what that grants.
+// the budget use what that grants. Where somebody else has stored what he knows,
+// the group is his, and the budget ends.
 func (a *App) storeGroup(ctx context.Context, g *group, memory []worker.Spent) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -141,6 +140,9 @@ func (a *App) storeGroup(ctx context.Context, g *group, memory []worker.Spent) e
 		if readErr == nil && there.Writer == g.writer { // it was stored and the answer lost
 			rev, err = a.q.PutAt(ctx, sharedKey+g.name, state, at)
 		}
+	}
+	if errors.Is(err, queue.ErrChanged) {
+		g.budget.Release(time.Now())
 	}
 	if err != nil {
 		return err

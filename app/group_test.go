@@ -158,8 +158,13 @@ func (h *house) shared(a *App) (s sharedState) {
 
 // A budget whose group another process has taken sends nothing more.
 func TestLostSharedQuotaSendsNothing(t *testing.T) {
-	h := newHouse(t, emulator.Options{Contacts: 20}, emulator.Options{},
-		"targets.office.quota_group=agency", "quotas.agency.per_hour=40")
+	for _, quota := range []string{"per_hour=40", "rate=100/s"} {
+		t.Run(quota, func(t *testing.T) { testLostSharedQuota(t, quota) })
+	}
+}
+
+func testLostSharedQuota(t *testing.T, quota string) {
+	h := newHouse(t, emulator.Options{Contacts: 20}, emulator.Options{}, "targets.office.quota_group=agency", "quotas.agency."+quota)
 	a := h.open()
 	defer a.Close()
 	stop := h.work(a)
@@ -172,19 +177,19 @@ func TestLostSharedQuotaSendsNothing(t *testing.T) {
 	if err := a.q.Put(t.Context(), sharedKey+"agency", sharedState{Writer: "somebody else"}); err != nil {
 		t.Fatal(err)
 	}
-	h.fill(a, 20)
-	deadline := time.After(10 * time.Second)
-	for told := false; !told; {
-		l := a.lane("office")
-		if l == nil {
-			t.Fatal("no lane")
+	if strings.HasPrefix(quota, "rate") { // it is stored now and then only
+		if err := a.storeGroup(t.Context(), a.groups["agency"], nil); !errors.Is(err, queue.ErrChanged) {
+			t.Error(err)
 		}
-		st, _ := l.Status(t.Context())
-		told = strings.Contains(st.Waiting, "to be stored")
-		select {
-		case <-deadline:
+	}
+	h.fill(a, 20)
+	for end := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		st, ok := a.lane("office").Status(t.Context())
+		if strings.Contains(st.Waiting, "to be stored") {
+			break
+		}
+		if !ok || time.Now().After(end) {
 			t.Fatalf("it waits for %s after %d requests", st.Waiting, len(h.office.Ledger()))
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	// What was granted may have been used; nothing beyond it.

@@ -193,3 +193,40 @@ func TestForetell(t *testing.T) {
 		}
 	}
 }
+
+// What is foretold comes true, and other processes are told of it.
+func TestETAComesTrue(t *testing.T) {
+	t.Parallel() // it mostly waits
+	const n = 60
+	h := newHouse(t, emulator.Options{Contacts: n}, emulator.Options{Contacts: n}, "targets.office.quota.rate=40/s", "targets.office.quota.burst=1")
+	a := h.open()
+	defer a.Close()
+	b := h.another(a)
+	h.fill(a, n)
+	st, err := a.Status(t.Context())
+	if err != nil || st.Targets[0].ETA == nil || st.Targets[0].ETA.Updates != n || st.Targets[0].ETA.Why != "nobody runs it" {
+		t.Fatalf("before it runs: %+v, %v", st.Targets[0].ETA, err)
+	}
+	defer h.work(a)()
+	var done time.Time
+	for end := time.Now().Add(10 * time.Second); done.IsZero(); <-time.After(20 * time.Millisecond) {
+		st, err := b.Status(t.Context())
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("%+v, %v", st.Targets[0].ETA, err)
+		}
+		if e := st.Targets[0].ETA; e != nil && !e.Done.IsZero() {
+			done = e.Done
+			if e.Rate < 36 || e.Rate > 44 || e.Requests != 2*e.Updates && st.Targets[0].Lane.Counts.Outcomes[contact.Applied] < measuredFrom {
+				t.Errorf("foretold %+v", e)
+			}
+		}
+	}
+	h.settled(a)
+	if off := time.Since(done); off < -time.Second || off > 2*time.Second {
+		t.Errorf("it ended %s after the time foretold", off)
+	}
+	st, err = b.Status(t.Context())
+	if err != nil || st.Targets[0].ETA != nil {
+		t.Errorf("when nothing waits: %+v, %v", st.Targets[0].ETA, err)
+	}
+}

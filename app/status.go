@@ -146,7 +146,10 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 		return err
 	}
 	if found && live.Owner == owner && now.Sub(live.Lane.At) < staleAfter {
-		t.Lane, t.ETA = &live.Lane, live.ETA
+		t.Lane = &live.Lane
+		if waiting > 0 {
+			t.ETA = live.ETA
+		}
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func TestRoutesAndToken(t *testing.T) {
 	}
 	slices.Sort(opened)
 	slices.Sort(shut)
-	wantOpen := []string{"/", "/card.js", "/console.css", "/console.js", "/dom.js", "/format.js", "/healthz", "/icon.svg", "/letters.js", "/readyz"}
+	wantOpen := []string{"/", "/card.js", "/console.css", "/console.js", "/dom.js", "/format.js", "/healthz", "/icon.svg", "/letters.js", "/quota.js", "/readyz"}
 	wantShut := []string{
 		"/api/v1/dead", "/api/v1/dead/discard", "/api/v1/dead/groups", "/api/v1/dead/letters/17", "/api/v1/dead/redrive", "/api/v1/status",
 		"/api/v1/targets/office/hold", "/api/v1/targets/office/resume", "/metrics",

@@ -26,6 +26,7 @@ var pageFiles = []pageFile{
 	{"/dom.js", javascript, embedded("dom.js")},
 	{"/format.js", javascript, embedded("format.js")},
 	{"/letters.js", javascript, embedded("letters.js")},
+	{"/quota.js", javascript, embedded("quota.js")},
 	{"/icon.svg", "image/svg+xml", embedded("icon.svg")},
 }
 

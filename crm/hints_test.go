@@ -1,7 +1,9 @@
 package crm
 
 import (
+	"context"
 	"net/http"
+	"net/url"
 	"reflect"
 	"testing"
 	"time"
@@ -144,6 +146,50 @@ func TestAdvertised(t *testing.T) {
 	h := ReadHints(header("Retry-After", "5", "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "40"), nil, noon)
 	if h.Wait() != 5*time.Second {
 		t.Errorf("Retry-After says 5 s, the wait is %v", h.Wait())
+	}
+}
+
+// scripted answers with the headers of a list, one after the other.
+type scripted struct {
+	headers []http.Header
+	n       int
+}
+
+func (s *scripted) RoundTrip(*http.Request) (*http.Response, error) {
+	s.n++
+	return &http.Response{StatusCode: 200, Header: s.headers[s.n-1], Body: http.NoBody}, nil
+}
+
+// What one answer of a call said stays though a later one says nothing; rules
+// of the client's own replace the usual ones.
+func TestMeterKeepsHints(t *testing.T) {
+	for _, tt := range []struct {
+		rules []HintRule
+		want  []int64 // remaining after each request; -1: nothing is said
+	}{
+		{nil, []int64{-1, 5, 5, 3}},
+		{[]HintRule{{Remaining: "X-Left"}}, []int64{-1, -1, 9, 9}},
+	} {
+		c, err := NewClient(Options{
+			Base: &url.URL{Scheme: "http", Host: "crm.test"}, Hints: tt.rules,
+			Transport: &scripted{headers: []http.Header{{}, header("RateLimit-Remaining", "5"), header("X-Left", "9"), header("RateLimit-Remaining", "3")}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := NewMeter(func(context.Context) error { return nil })
+		for i, want := range tt.want {
+			if _, f := c.Do(context.Background(), m, Request{Method: "GET", Path: "/a"}); f != nil {
+				t.Fatal(f)
+			}
+			got := int64(-1)
+			if h := m.Hints(); h != nil {
+				got = h.Quotas[0].Remaining
+			}
+			if got != want {
+				t.Errorf("rules %v, request %d: %d remain, want %d", tt.rules, i, got, want)
+			}
+		}
 	}
 }
 

@@ -136,7 +136,10 @@ func (a *advert) when(now time.Time, n int) time.Time {
 		if a.own.used(now)+a.foreign+n <= a.own.limit {
 			return now
 		}
-		at := a.own.when(now, min(n+a.foreign, a.own.limit))
+		at := now.Add(a.own.Span) // others fill it alone
+		if n+a.foreign <= a.own.limit {
+			at = a.own.when(now, n+a.foreign)
+		}
 		if probe := a.heard.Add(min(probeForeign, a.own.Span/12)); a.foreign > 0 && probe.Before(at) {
 			at = probe
 		}

@@ -161,6 +161,18 @@ func TestGrants(t *testing.T) {
 		t.Error("a record that is not stored raises the limit")
 	}
 	b.Stored(nil)
+	// A grant that shrinks while the lane idles is in force at once: the record
+	// would not cover the larger one.
+	now = now.Add(time.Minute)
+	b.Set(now, Quota{Burst: 1, Durable: true, Windows: []WindowLimit{{Span: time.Hour, Limit: 1100}}})
+	m := b.Memory(now)
+	n := 0
+	for b.try(now) {
+		n++
+	}
+	if n > m[0].Granted || m[0].Granted == 0 {
+		t.Errorf("%d spent on a grant of %d", n, m[0].Granted)
+	}
 	// Without windows that outlive an owner nothing is ever asked for.
 	for _, q := range []Quota{{Durable: true}, {Durable: true, Windows: []WindowLimit{{Span: time.Second, Limit: 5}}}, {Windows: []WindowLimit{{Span: time.Hour, Limit: 5}}}} {
 		b := NewBudget(q, nil, now)

@@ -126,7 +126,7 @@ func quotaTells(t app.TargetStatus) bool {
 func rateOf(q *app.QuotaStatus) string {
 	switch {
 	case q.Rate == 0 && q.Allowed == 0:
-		return perSecond(q.Used) + " of any"
+		return perSecond(q.Used) + ", no limit"
 	case q.Allowed > 0 && q.Rate < q.Allowed*0.995:
 		return fmt.Sprintf("%.3g of %.3g (%.3g)/s", q.Used, q.Rate, q.Allowed)
 	}

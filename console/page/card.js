@@ -2,6 +2,7 @@
 
 import { attr, bar, each, el, row, show, Spark, text } from "./dom.js";
 import * as fmt from "./format.js";
+import { Quota } from "./quota.js";
 
 const outcomes = ["applied", "unchanged", "superseded", "dead", "discarded", "cancelled"];
 
@@ -60,7 +61,7 @@ export class Card {
     this.retrying = figure("Retrying");
     this.rate = figure("Rate");
     this.dead = figure("Dead letters");
-    this.windows = el("div", { class: "windows" });
+    this.quota = new Quota();
     this.bar = el("div", { class: "bar" });
     this.legend = el("ul", { class: "legend" });
     this.foot();
@@ -68,7 +69,7 @@ export class Card {
     this.node = el("article", { class: "card" }, this.header,
       el("p", { class: "wait" }, this.wait, this.pace, this.spark.node), this.hold,
       el("dl", { class: "figures" }, ...[this.live, this.bulk, this.calling, this.retrying, this.rate, this.dead].map((f) => f.node)),
-      this.windows, this.bar, this.legend, this.details);
+      this.quota.node, this.bar, this.legend, this.details);
     this.node.setAttribute("aria-label", name);
   }
 
@@ -126,17 +127,15 @@ export class Card {
     this.showPace(lane);
   }
 
-  /** How many updates end, and how many requests are made, a second: over the last reports. */
+  /** How many updates end a second, over the last reports. */
   showPace(lane) {
     const sample = {
       at: fmt.instant(lane.at),
       ended: outcomes.reduce((n, o) => n + (lane.counts?.outcomes?.[o] ?? 0), 0),
-      requests: lane.counts?.requests ?? 0,
     };
     if (this.born !== lane.born) {
       this.born = lane.born;
       this.samples = [];
-      this.used = undefined;
     }
     const last = this.samples.at(-1);
     if (last && sample.at - last.at < 500) return;
@@ -145,7 +144,6 @@ export class Card {
     if (this.samples.length > 10) this.samples.shift();
     const over = (from, name) => Math.max(0, (1000 * (sample[name] - from[name])) / (sample.at - from.at));
     this.spark.push(over(last, "ended"));
-    this.used = over(this.samples[0], "requests");
     text(this.pace, `${fmt.rate(over(this.samples[0], "ended"))} ended`);
   }
 
@@ -196,22 +194,16 @@ export class Card {
       this.retrying.set(fmt.count(lane.retrying), lane.retries?.[0] ? `next ${fmt.until(lane.retries[0].due, now)}` : "", lane.retrying ? "warn" : "");
       this.showRate(lane);
     }
-    each(this.windows, lane?.windows ?? [], () => el("div", {}, el("span"), el("div", { class: "bar" }), el("span")), (node, w) => {
-      const [name, meter, used] = node.children;
-      text(name, `per ${fmt.window(w.span)}`);
-      bar(meter, [{ kind: w.used >= w.limit ? "dead" : w.used > 0.9 * w.limit ? "warn" : "used", value: w.used }], w.limit);
-      text(used, `${fmt.count(w.used)} of ${fmt.count(w.limit)}`);
-    });
+    this.quota.update(t, lane, now);
   }
 
-  /** The rate used, and below it the one allowed: by us, or less where the CRM's refusals lowered it. */
+  /** The rate used, and below it the one allowed: by us, or less where the CRM's words or refusals lowered it. */
   showRate(lane) {
-    const used = this.used === undefined ? "–" : fmt.rate(this.used);
     const slow = lane.allowed > 0 && lane.rate < 0.98 * lane.allowed;
     let limit = "no limit";
     if (slow) limit = `${fmt.rate(lane.rate)} of ${fmt.rate(lane.allowed)}`;
     else if (lane.allowed > 0) limit = `of ${fmt.rate(lane.allowed)}`;
-    this.rate.set(used, limit, slow ? "warn" : "");
+    this.rate.set(fmt.rate(lane.used), limit, slow ? "warn" : "");
   }
 
   showOutcomes(lane) {

@@ -80,7 +80,7 @@ export function when(s, now) {
 
 /** The name of a window given in nanoseconds. */
 export function window(ns) {
-  const names = { 60e9: "minute", 3600e9: "hour", 86400e9: "day" };
+  const names = { 1e9: "second", 60e9: "minute", 3600e9: "hour", 86400e9: "day" };
   return names[ns] ?? span(ns / 1e6);
 }
 
