@@ -45,6 +45,16 @@ func TestDesk(t *testing.T) {
 			t.Errorf("ticket %d: %+v", i, l)
 		}
 	}
+	var other Look
+	for !other.Done {
+		q := question{Look: &lookOrder{Ticket: "other", Letter: h.letters(a, DeadFilter{Target: "shop"})["99"].ID}}
+		if ok, err := a.ask(t.Context(), "office", q, &other); err != nil || !ok {
+			t.Fatalf("%v, %v", ok, err)
+		}
+	}
+	if !strings.Contains(other.Err, "is of target shop, not of office") {
+		t.Errorf("a letter of another target: %+v", other)
+	}
 	if l := ask(0); l.Done { // told once; this is another look with the same ticket
 		t.Errorf("told twice: %+v", l)
 	}
