@@ -205,7 +205,7 @@ func required(t *testing.T, module string) string {
 func TestPageCommands(t *testing.T) {
 	line := newCommandLine(t)
 	n := 0
-	for _, name := range []string{"index.html", "console.js", "card.js"} {
+	for _, name := range []string{"index.html", "console.js", "card.js", "letters.js"} {
 		for _, m := range regexp.MustCompile(`crmsync ((?:status|dead|run|hold|resume|jobs|why)(?: ls| show)?)\b`).FindAllStringSubmatch(read(t, top+"/console/page/"+name), -1) {
 			line.check(t, name, strings.Fields(m[1]))
 			n++
