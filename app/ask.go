@@ -93,19 +93,26 @@ const (
 // desk answers for a target that this process owns.
 type desk struct {
 	a      *App
+	target string
 	lane   *worker.Lane
 	client client
 	ctx    context.Context
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
-	looks map[string]*Look // by ticket
+	looks map[string]*looking // by ticket
+}
+
+// looking is a look and, once it is done, since when it waits to be told.
+type looking struct {
+	Look
+	since time.Time
 }
 
 // answer answers what others ask about a target, for as long as its lane runs
 // here.
 func (a *App) answer(ctx context.Context, name string, l *worker.Lane, c client) {
-	d := &desk{a: a, lane: l, client: c, ctx: ctx, looks: map[string]*Look{}}
+	d := &desk{a: a, target: name, lane: l, client: c, ctx: ctx, looks: map[string]*looking{}}
 	defer d.wg.Wait()
 	for {
 		err := a.q.Answer(ctx, name, d.serve)
@@ -151,16 +158,21 @@ func (d *desk) serve(ctx context.Context, raw []byte) []byte {
 func (d *desk) look(o lookOrder) Look {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for ticket, l := range d.looks {
+		if l.Done && time.Since(l.since) > lookLong {
+			delete(d.looks, ticket) // whoever ordered it does not come back
+		}
+	}
 	if l := d.looks[o.Ticket]; l != nil {
 		if l.Done {
 			delete(d.looks, o.Ticket)
 		}
-		return *l
+		return l.Look
 	}
 	if len(d.looks) >= looksMost {
 		return Look{Done: true, Err: "others are looking at this moment; try again"}
 	}
-	l := &Look{}
+	l := &looking{}
 	d.looks[o.Ticket] = l
 	d.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(d.ctx, lookLong)
@@ -171,17 +183,10 @@ func (d *desk) look(o lookOrder) Look {
 		}
 		out.Done = true
 		d.mu.Lock()
-		*l = out
-		d.mu.Unlock()
-		select { // whoever asked may not come back
-		case <-time.After(lookLong):
-		case <-d.ctx.Done():
-		}
-		d.mu.Lock()
-		delete(d.looks, o.Ticket)
-		d.mu.Unlock()
+		defer d.mu.Unlock()
+		l.Look, l.since = out, time.Now()
 	})
-	return *l
+	return l.Look
 }
 
 // see makes the request.
@@ -189,6 +194,9 @@ func (d *desk) see(ctx context.Context, o lookOrder) (Look, error) {
 	letter, err := d.a.letter(ctx, o.Letter)
 	if err != nil {
 		return Look{}, err
+	}
+	if letter.Target != d.target {
+		return Look{}, fmt.Errorf("letter %d is of target %s, not of %s", o.Letter, letter.Target, d.target)
 	}
 	u := current(letter)
 	if err := editable(u); err != nil {

@@ -22,10 +22,14 @@ type Kept struct {
 // worker has such limits any more.
 const looksOld = 5 * time.Minute
 
+func (a *App) retention() queue.Retention {
+	d := a.cfg.DeadLetters
+	return queue.Retention{MaxAge: d.MaxAge, MaxBytes: d.MaxSize}
+}
+
 // keepLetters watches the limits for as long as the worker runs.
 func (a *App) keepLetters(ctx context.Context) {
-	d := a.cfg.DeadLetters
-	err := a.q.KeepLetters(ctx, queue.Retention{MaxAge: d.MaxAge, MaxBytes: d.MaxSize}, nil)
+	err := a.q.KeepLetters(ctx, a.retention(), nil)
 	if err != nil && ctx.Err() == nil {
 		a.o.Log.Error().Err(err).Msg("the limits of dead letters are not kept any more")
 	}

@@ -19,7 +19,7 @@ type (
 	StoryCall = contact.Attempt
 )
 
-// Why is a contact's whole story, and what it waits for now.
+// Why is a contact's whole story, and what it is waiting for.
 type Why struct {
 	Target  string       `json:"target"`
 	Contact string       `json:"contact"`

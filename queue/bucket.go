@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -124,9 +125,10 @@ func (b bucket) watch(ctx context.Context, match string, ready func(), f func(en
 	known := map[string]bool{}
 	for n := 0; ; n++ {
 		fresh := map[string]bool{}
-		complete := false
+		var complete atomic.Bool
 		settled := func() {
-			complete, n = true, 0
+			n = 0
+			complete.Store(true)
 			for key := range known {
 				if !fresh[key] {
 					delete(known, key)
@@ -137,12 +139,12 @@ func (b bucket) watch(ctx context.Context, match string, ready func(), f func(en
 				ready()
 			}
 		}
-		err := b.q.iterate(ctx, b.stream(), cfg, func(pending uint64) error {
+		err := b.q.iterate(ctx, b.stream(), cfg, pass{begin: func(pending uint64) error {
 			if pending == 0 {
 				settled()
 			}
 			return nil
-		}, func(m inMsg) error {
+		}, each: func(m inMsg) error {
 			e := b.entry(m)
 			if e.gone {
 				delete(known, e.key)
@@ -150,11 +152,14 @@ func (b bucket) watch(ctx context.Context, match string, ready func(), f func(en
 				known[e.key], fresh[e.key] = true, true
 			}
 			f(e)
-			if !complete && m.pending == 0 {
+			if !complete.Load() && m.pending == 0 {
 				settled()
 			}
 			return nil
-		})
+		}, ends: func() bool { return !complete.Load() }})
+		if errors.Is(err, errDrained) {
+			continue // a key was replaced or went while it was read
+		}
 		if !errors.Is(err, errBroken) {
 			return err
 		}

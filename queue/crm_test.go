@@ -27,10 +27,15 @@ type crm struct {
 	mu      sync.Mutex
 	holds   map[contact.Key]map[string]string // field to value
 	applied int
+	ended   int
 	trail   []string // contact, field=value for each write
+	last    map[string]*contact.Update
+	stale   []string // writes over something newer
 }
 
-func newCRM() *crm { return &crm{holds: map[contact.Key]map[string]string{}} }
+func newCRM() *crm {
+	return &crm{holds: map[contact.Key]map[string]string{}, last: map[string]*contact.Update{}}
+}
 
 // work serves a source until it is lost or ctx ends.
 func (c *crm) work(ctx context.Context, s *Source) {
@@ -42,8 +47,11 @@ func (c *crm) work(ctx context.Context, s *Source) {
 				if err != nil {
 					return
 				}
-				if d.Update != nil && c.one(ctx, s, d.Update) != nil {
-					return
+				if d.Update == nil {
+					continue
+				}
+				if c.one(ctx, s, d.Update) != nil {
+					return // released or lost
 				}
 			}
 		})
@@ -63,6 +71,7 @@ func (c *crm) one(ctx context.Context, s *Source, u *contact.Update) error {
 		e.Fields = append(e.Fields, f.Name)
 	}
 	after := fence
+	var wrote contact.Patch
 	switch {
 	case s.Cancelled(u):
 		e.Outcome = contact.Cancelled
@@ -77,9 +86,29 @@ func (c *crm) one(ctx context.Context, s *Source, u *contact.Update) error {
 			e.Outcome = contact.Superseded
 			break
 		}
-		c.write(u.Contact, f.Fields)
+		wrote = f.Fields
+		c.write(u.Contact, wrote)
 	}
-	return s.Settle(ctx, contact.Settlement{Contact: u.Contact, Ended: []contact.Ended{{Update: u, Ending: e}}, Fence: after.Clone()})
+	err := s.Settle(ctx, contact.Settlement{Contact: u.Contact, Ended: []contact.Ended{{Update: u, Ending: e}}, Fence: after.Clone()})
+	if err == nil {
+		c.ended++
+		if e.Outcome == contact.Applied {
+			c.recorded(u, wrote)
+		}
+	}
+	return err
+}
+
+// recorded notes writes whose end is stored. What a former owner wrote and did
+// not record may be written again out of turn: this lane knows no horizon.
+func (c *crm) recorded(u *contact.Update, p contact.Patch) {
+	for _, f := range p {
+		at := u.Contact.ID + " " + f.Name
+		if was := c.last[at]; was != nil && was.Mark() != u.Mark() && !u.Mark().After(was.Mark()) {
+			c.stale = append(c.stale, fmt.Sprintf("%s: %+v over %+v", at, u.Mark(), was.Mark()))
+		}
+		c.last[at] = u
+	}
 }
 
 func (c *crm) write(k contact.Key, p contact.Patch) {
@@ -146,6 +175,12 @@ func dead(t testing.TB, q *Queue, us ...*contact.Update) []Letter {
 	stop := c.serve(t, q, targetsOf(us)...)
 	var out []Letter
 	eventually(t, 20*time.Second, "all are dead", func() bool {
+		c.mu.Lock()
+		ended := c.ended
+		c.mu.Unlock()
+		if ended < len(us) {
+			return false
+		}
 		out = out[:0]
 		for _, l := range letters(t, q, Filter{}) {
 			if want[fmt.Sprintf("%s/%s %d", l.Target, l.Contact, l.Updates[0].Seq)] > 0 {
@@ -200,10 +235,16 @@ func redrive(t testing.TB, q *Queue, id uint64, o RedriveOptions) Redriven {
 // settled waits until no letter is in hand and nothing waits.
 func settled(t testing.TB, q *Queue, targets ...string) {
 	t.Helper()
+	var left []string
+	defer func() {
+		if t.Failed() && len(left) > 0 {
+			t.Log("left: ", left)
+		}
+	}()
 	eventually(t, 20*time.Second, "nothing waits and no letter is in hand", func() bool {
+		left = left[:0]
 		for _, target := range targets {
-			n := 0
-			if err := q.claims(t.Context(), target, func(*Claim) error { n++; return nil }); err != nil {
+			if err := q.claims(t.Context(), target, func(c *Claim) error { left = append(left, fmt.Sprintf("claim %+v", c)); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			for c := range contact.Class(contact.Classes) {
@@ -211,13 +252,12 @@ func settled(t testing.TB, q *Queue, targets ...string) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				n += int(info.State.Msgs)
-			}
-			if n > 0 {
-				return false
+				if st := info.State; st.Msgs > 0 {
+					left = append(left, fmt.Sprintf("%s %d to %d, %d", c, st.FirstSeq, st.LastSeq, st.Msgs))
+				}
 			}
 		}
-		return true
+		return len(left) == 0
 	})
 }
 

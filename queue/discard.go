@@ -123,7 +123,7 @@ func (q *Queue) erase(ctx context.Context, stream string, seq uint64) error {
 
 func (q *Queue) deleteMsg(ctx context.Context, stream string, r removeRequest) error {
 	err := q.ask(ctx, "STREAM.MSG.DELETE."+stream, r, nil)
-	if e := apiErrorOf(err); e.ErrCode == errEraseFailed || e.ErrCode == errNoMessage {
+	if e := apiErrorOf(err); e.ErrCode == errEraseFailed || e.ErrCode == errNoMessage || e.ErrCode == errNoSequence {
 		m, again := q.get(ctx, stream, getRequest{Seq: r.Seq})
 		if again == nil && m == nil {
 			return nil

@@ -26,6 +26,13 @@
 // session owns which target is decided by rendezvous hashing and held in a key
 // that changes only by compare-and-set.
 //
+// A dead letter is a record. It is sent again as a new update that is as old as
+// the original (redrive.go), alone or with many others (operation.go, redriver.go);
+// edited, discarded, listed from its headers (letters.go). A key that only one can
+// create keeps it in one pair of hands, and the target's owner ends what was cut
+// short (tend.go). A person is removed from everywhere by a tombstone (forget.go).
+// What operators do is told in the audit trail before it is done (audit.go).
+//
 // All methods of [Queue] and [Source] may be called concurrently unless they say
 // otherwise.
 package queue

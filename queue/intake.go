@@ -13,10 +13,10 @@ import (
 func (s *Source) readAll(r *reading) {
 	for n := 0; s.ctx.Err() == nil; n++ {
 		cfg := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.read + 1}
-		err := s.q.iterate(s.ctx, r.stream, cfg, nil, func(m inMsg) error {
+		err := s.q.iterate(s.ctx, r.stream, cfg, pass{each: func(m inMsg) error {
 			n = 0
 			return s.take(r, m)
-		})
+		}})
 		if n == 5 && s.ctx.Err() == nil {
 			s.q.log.Warn().Err(err).Str("target", s.target).Stringer("class", r.class).Msg("updates cannot be read; trying on")
 		}

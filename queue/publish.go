@@ -144,6 +144,7 @@ const (
 	errNoPeers      = 10005
 	errResources    = 10023
 	errNoMessage    = 10037
+	errNoSequence   = 10043
 	errEraseFailed  = 10057
 	errNoStream     = 10059
 	errStorage      = 10047

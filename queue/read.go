@@ -16,7 +16,9 @@ const (
 	prefetch      = 500     // messages asked for ahead
 	prefetchBytes = 8 << 20 // and their bytes
 	heartbeat     = 2 * time.Second
-	lookAfter     = 250 * time.Millisecond // without a message
+	// lullAfter is how long nothing may come in a reading that has an end
+	// before the server is asked whether there is anything left.
+	lullAfter = 200 * time.Millisecond
 )
 
 // inMsg is a message of an ordered reading.
@@ -32,19 +34,27 @@ type inMsg struct {
 // errBroken says that a reading ended and may be taken up again.
 var errBroken = errors.New("the reading was interrupted")
 
-// iterate creates a consumer, calls begin with the number of messages that wait
-// and then f for each message in order, without a gap in what the server sends.
-// What waits may be removed before it is sent; so where no message has come for a
-// while it calls begin again, until that was told 0. It returns the context's error, the callbacks' error, or errBroken with
-// the cause where the consumer or the connection failed.
-func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, begin func(pending uint64) error, f func(inMsg) error) error {
+// errDrained says that what a reading still waited for was deleted.
+var errDrained = errors.New("nothing is left to read")
+
+// pass is what one reading does.
+type pass struct {
+	begin func(pending uint64) error // is told how many messages wait; may be nil
+	each  func(inMsg) error
+	// ends says whether the reading is over once what there is has come: it then
+	// returns errDrained where the rest is deleted or replaced before it comes,
+	// which the count of what is pending does not tell. nil: it never is.
+	ends func() bool
+}
+
+// iterate creates a consumer, calls begin and then each for each message in order,
+// without a gap in what the server sends. It returns the context's error, the
+// callbacks' error, errDrained, or errBroken with the cause where the consumer or
+// the connection failed.
+func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, p pass) error {
 	outer := ctx
 	ctx, cancel := q.untilReconnect(ctx)
 	defer cancel()
-	var looking sync.WaitGroup
-	defer looking.Wait()
-	ctx, end := context.WithCancel(ctx)
-	defer end()
 	cfg.AckPolicy, cfg.Replicas, cfg.MemoryStorage = jetstream.AckNonePolicy, 1, true
 	cfg.InactiveThreshold = 30 * time.Second
 	broken := func(err error) error {
@@ -69,29 +79,29 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 		return broken(err)
 	}
 	defer it.Stop()
-	var l looker
-	turn := l.turn(ctx)
-	defer func() { l.ended() }()
-	if begin != nil {
-		if err := begin(cons.CachedInfo().NumPending); err != nil {
+	if p.begin != nil {
+		if err := p.begin(cons.CachedInfo().NumPending); err != nil {
 			return err
 		}
-		if cons.CachedInfo().NumPending > 0 {
-			looking.Go(func() { l.look(ctx, cons) })
-		}
+	}
+	var seen atomic.Uint64
+	if p.ends != nil {
+		var drain context.CancelCauseFunc
+		ctx, drain = context.WithCancelCause(ctx)
+		var watching sync.WaitGroup
+		defer watching.Wait()
+		defer drain(nil)
+		watching.Go(func() { watchLull(ctx, cons, p.ends, &seen, drain) })
 	}
 	for next := uint64(1); ; next++ {
-		m, err := it.Next(jetstream.NextContext(turn))
-		for err != nil && turn.Err() != nil && ctx.Err() == nil {
-			if err := begin(l.ended()); err != nil {
-				return err
-			}
-			turn = l.turn(ctx)
-			m, err = it.Next(jetstream.NextContext(turn))
+		m, err := it.Next(jetstream.NextContext(ctx))
+		if errors.Is(context.Cause(ctx), errDrained) && err != nil {
+			return errDrained
 		}
 		if err != nil {
 			return broken(err)
 		}
+		seen.Store(next)
 		meta, err := m.Metadata()
 		if err != nil {
 			return broken(err)
@@ -99,61 +109,39 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 		if meta.Sequence.Consumer != next {
 			return broken(fmt.Errorf("message %d where %d was due", meta.Sequence.Consumer, next))
 		}
-		err = f(inMsg{
+		err = p.each(inMsg{
 			subject: m.Subject(), header: m.Headers(), data: m.Data(),
 			seq: meta.Sequence.Stream, time: meta.Timestamp, pending: meta.NumPending,
 		})
 		if err != nil {
 			return err
 		}
-		l.read.Store(next)
 	}
 }
 
-// looker interrupts a reading to tell it what is left, where no message has come
-// for a while and all that was sent has been read.
-type looker struct {
-	read atomic.Uint64 // messages read
-
-	mu   sync.Mutex
-	wake context.CancelFunc // ends the turn
-	left uint64             // what the server says is left, once the turn has ended
-}
-
-// turn is a context for waiting for messages until the looker ends it.
-func (l *looker) turn(ctx context.Context) context.Context {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ctx, l.wake = context.WithCancel(ctx)
-	return ctx
-}
-
-// ended ends the turn that there is, and tells what was left.
-func (l *looker) ended() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.wake()
-	return l.left
-}
-
-// look looks until nothing is left, or ctx ends.
-func (l *looker) look(ctx context.Context, cons jetstream.Consumer) {
-	before := uint64(0)
-	for sleep(ctx, lookAfter) {
-		now := l.read.Load()
-		if now != before {
-			before = now
+// watchLull ends a reading of which nothing is left: the consumer was made when
+// more waited, and what was deleted since never comes.
+func watchLull(ctx context.Context, cons jetstream.Consumer, ends func() bool, seen *atomic.Uint64, drain context.CancelCauseFunc) {
+	t := time.NewTicker(lullAfter)
+	defer t.Stop()
+	last := ^uint64(0)
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		if !ends() {
+			return
+		}
+		n := seen.Load()
+		if n != last {
+			last = n
 			continue
 		}
 		info, err := cons.Info(ctx)
-		if err != nil || info.Delivered.Consumer != now {
-			continue // the reading itself finds out
-		}
-		l.mu.Lock()
-		l.left = info.NumPending
-		l.wake()
-		l.mu.Unlock()
-		if info.NumPending == 0 {
+		if err == nil && info.NumPending == 0 && info.Delivered.Consumer == n && seen.Load() == n && ends() {
+			drain(errDrained)
 			return
 		}
 	}
@@ -174,17 +162,18 @@ func (q *Queue) dropConsumer(stream, name string) {
 // that waited when it began has been read.
 func (q *Queue) follow(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, live bool, f func(inMsg) error) error {
 	errEnd := errors.New("end")
+	var ends func() bool
+	if !live {
+		ends = func() bool { return true }
+	}
 	for n := 0; ; n++ {
-		var begin func(uint64) error
-		if !live {
-			begin = func(pending uint64) error {
-				if pending == 0 {
-					return errEnd
-				}
-				return nil
+		begin := func(pending uint64) error {
+			if pending == 0 && !live {
+				return errEnd
 			}
+			return nil
 		}
-		err := q.iterate(ctx, stream, cfg, begin, func(m inMsg) error {
+		err := q.iterate(ctx, stream, cfg, pass{begin: begin, ends: ends, each: func(m inMsg) error {
 			n = 0
 			if err := f(m); err != nil {
 				return err
@@ -194,9 +183,9 @@ func (q *Queue) follow(ctx context.Context, stream string, cfg jetstream.Consume
 				return errEnd
 			}
 			return nil
-		})
+		}})
 		switch {
-		case errors.Is(err, errEnd):
+		case errors.Is(err, errEnd), errors.Is(err, errDrained):
 			return nil
 		case !errors.Is(err, errBroken):
 			return err

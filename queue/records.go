@@ -199,10 +199,10 @@ func (q *Queue) Count(ctx context.Context, f Filter) (int64, error) {
 		return n, err
 	}
 	var n int64
-	err = q.iterate(ctx, outcomeStream, cfg, func(pending uint64) error {
+	err = q.iterate(ctx, outcomeStream, cfg, pass{begin: func(pending uint64) error {
 		n = int64(pending)
 		return errEnough
-	}, nil)
+	}})
 	if !errors.Is(err, errEnough) {
 		return 0, fmt.Errorf("queue: count records: %w", err)
 	}

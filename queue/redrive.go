@@ -288,15 +288,17 @@ func (q *Queue) mendOne(ctx context.Context, c *Claim) error {
 	}
 	// The stream first: an update leaves it only when its record is stored.
 	waits, err := q.waits(ctx, k, c)
-	if err != nil || waits {
-		return err
-	}
-	e, err := q.endOf(ctx, k, c)
 	if err != nil {
 		return err
 	}
-	if e != nil {
+	e, err := q.endOf(ctx, k, c)
+	switch {
+	case err != nil:
+		return err
+	case e != nil:
 		return q.finish(ctx, *e)
+	case waits:
+		return nil
 	}
 	if q.cancelled(c.Operation) {
 		return q.drop(ctx, c)

@@ -57,12 +57,8 @@ type ended struct {
 // It returns the operation as it is at the end; where that is not done, State and
 // Why say why.
 func (q *Queue) RunRedrive(ctx context.Context, id string, check func(*contact.Update) error, tell func(Operation)) (Operation, error) {
-	o, err := q.Operation(ctx, id)
+	o, err := q.takeOperation(ctx, id)
 	if err != nil || o.State.Final() {
-		return o, err
-	}
-	o.Runner = nuid.Next()
-	if err := q.saveOperation(ctx, &o); err != nil {
 		return o, err
 	}
 	if o.Ended == nil {
@@ -76,6 +72,21 @@ func (q *Queue) RunRedrive(ctx context.Context, id string, check func(*contact.U
 		opt: RedriveOptions{Actor: o.Actor, Force: o.Force, OriginalClass: o.OriginalClass, Check: check, operation: o.ID},
 	}
 	return r.run(ctx)
+}
+
+// takeOperation makes this process the one that carries an operation out.
+func (q *Queue) takeOperation(ctx context.Context, id string) (Operation, error) {
+	for n := 0; ; n++ {
+		o, err := q.Operation(ctx, id)
+		if err != nil || o.State.Final() {
+			return o, err
+		}
+		o.Runner = nuid.Next()
+		err = q.saveOperation(ctx, &o)
+		if apiErrorOf(err).ErrCode != errWrongLast || !sleep(ctx, pause(n)) {
+			return o, err
+		}
+	}
 }
 
 func (r *redriver) run(ctx context.Context) (Operation, error) {

@@ -108,6 +108,7 @@ func (q *Queue) openSession(ctx context.Context, targets []string, groups map[st
 	began := time.Now()
 	rev, err := q.sessions.put(ctx, s.id, s.value(), 0)
 	if err != nil {
+		s.forgo() // it may have been stored: others would wait for it to expire
 		return nil, fmt.Errorf("queue: register the session: %w", err)
 	}
 	s.renewed(began)
@@ -196,6 +197,11 @@ func (s *session) close() {
 	if s.abandoned.Load() {
 		return // it expires
 	}
+	s.forgo()
+}
+
+// forgo removes the session's key.
+func (s *session) forgo() {
 	ctx, cancel := context.WithTimeout(context.Background(), min(s.lease, s.q.timeout))
 	defer cancel()
 	if s.q.nc.IsConnected() {

@@ -59,7 +59,9 @@ func (s *slot) startAfresh() { s.attempts, s.failures, s.excused, s.exhausted = 
 // insert adds an update to the pending ones: in each class they are in stream
 // order, across classes by when they were stored, whatever order they arrive
 // in. So a new owner takes together what its predecessor took together. It goes
-// behind what has been sent already: that must go out together again.
+// behind what has been sent already: that must go out together again. A redrive
+// stands where it was stored itself, since settlements follow that order; how old
+// it is counts where updates are folded.
 func (s *slot) insert(u *contact.Update) {
 	i := len(s.pending)
 	for i > s.sent && u.Class != s.pending[i-1].Class {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,19 +31,18 @@ func (c *deadShowCmd) Run(ctx context.Context, g *Globals) error {
 			return err
 		}
 		s := shown{FullLetter: l}
+		var lookErr error // the letter is shown all the same
 		if c.Diff {
-			if err := s.look(ctx, a); err != nil {
-				return err
-			}
+			lookErr = s.look(ctx, a)
 		}
 		if g.JSON {
-			return g.printJSON(s)
+			return errors.Join(g.printJSON(s), lookErr)
 		}
 		if err := g.printLetter(l); err != nil {
 			return err
 		}
 		g.printLook(s)
-		return nil
+		return lookErr
 	})
 }
 

@@ -19,7 +19,7 @@ type whyCmd struct {
 func (whyCmd) Help() string {
 	return `Tells everything that is stored about a contact, in the order of time: updates that
 came, calls and what they brought, how each ended, dead letters and redrives; and
-what it waits for now. Names of fields only, no values.`
+what it is waiting for. Names of fields only, no values.`
 }
 
 func (c *whyCmd) Run(ctx context.Context, g *Globals) error {
