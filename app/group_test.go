@@ -101,8 +101,13 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 	defer a.Close()
 	b := h.another(a)
 	ctx := t.Context()
+	if _, err := a.LimitShared(ctx, "agency", worker.Limits{PerHour: 500}); err != nil {
+		t.Fatal(err)
+	}
 	if shared, leave, err := a.share(ctx, "office"); err != nil {
 		t.Fatal(err)
+	} else if w := shared.Describe(time.Now()).Windows; len(w) != 1 || w[0].Limit != 500 {
+		t.Errorf("limited to 500 per hour: %+v", w)
 	} else if again, leaveAgain, err := a.share(ctx, "shop"); err != nil || again != shared {
 		t.Errorf("the second member has another budget: %v", err)
 	} else {
@@ -118,6 +123,9 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := a.LimitShared(ctx, "agency", worker.Limits{PerHour: 400, Until: time.Now().Add(-time.Second)}); err != nil {
+		t.Fatal(err)
+	}
 	held := h.shared(a)
 	if held.Spent[0].Granted < 1 || held.Writer == released.Writer {
 		t.Errorf("an owner has no grant: %+v", held)
@@ -128,6 +136,9 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	windows := heir.Describe(time.Now()).Windows
+	if len(windows) != 1 || windows[0].Limit != 1000 {
+		t.Errorf("limits that have run out count: %+v", windows)
+	}
 	if len(windows) != 1 || windows[0].Used != held.Spent[0].Granted {
 		t.Errorf("the heir counts %+v, what was granted is %d", windows, held.Spent[0].Granted)
 	}

@@ -235,7 +235,7 @@ func (l *Lane) obey(o Orders) {
 		l.hold.NextProbe = time.Now() // whoever resumes wants to see it tried
 	}
 	l.operator = o
-	q := l.o.Quota.under(o.Limits)
+	q := l.o.Quota.Under(o.Limits)
 	l.concurrency = q.Concurrency
 	l.budget.Set(time.Now(), q)
 }

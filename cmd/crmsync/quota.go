@@ -12,24 +12,34 @@ import (
 
 // printQuota writes the lines on a target's quota.
 func printQuota(w io.Writer, t app.TargetStatus, now time.Time) {
-	if l := t.Orders.Limits; limitsText(l) != "" {
-		fmt.Fprintf(w, "%s is limited to %s by %s since %s", t.Target, limitsText(l), cmp.Or(l.By, "an operator"), clock(l.Since, now))
-		if l.Note != "" {
-			fmt.Fprintf(w, ": %s", l.Note)
-		}
-		fmt.Fprintf(w, " (crmsync rate %s --reset)\n", t.Target)
+	printLimits(w, t.Target, "", t.Orders.Limits, now)
+	if t.SharedLimits != nil {
+		printLimits(w, t.Group, " --shared", *t.SharedLimits, now)
 	}
 	if t.Lane == nil {
 		fmt.Fprintf(w, "%s is run by nobody: its use is not known\n", t.Target)
 	} else {
 		printBudget(w, t.Target, &t.Lane.QuotaStatus, now)
 		if t.Lane.Shared != nil {
-			printBudget(w, t.Target+" shares", t.Lane.Shared, now)
+			printBudget(w, cmp.Or(t.Group, t.Target+"'s shared"), t.Lane.Shared, now)
 		}
 	}
 	if t.ETA != nil {
 		fmt.Fprintf(w, "%s %s\n", t.Target, etaText(t.ETA, now))
 	}
+}
+
+// printLimits writes the line on what an operator has set; flag is what resetting
+// it needs.
+func printLimits(w io.Writer, name, flag string, l app.Limits, now time.Time) {
+	if limitsText(l) == "" {
+		return
+	}
+	fmt.Fprintf(w, "%s is limited to %s by %s since %s", name, limitsText(l), cmp.Or(l.By, "an operator"), clock(l.Since, now))
+	if l.Note != "" {
+		fmt.Fprintf(w, ": %s", l.Note)
+	}
+	fmt.Fprintf(w, " (crmsync rate %s%s --reset)\n", name, flag)
 }
 
 // printBudget writes the lines on one budget.
