@@ -72,6 +72,7 @@ type Budget struct {
 	allowed float64   // configured or ordered rate less the reserve; +Inf: none
 	keep    float64   // share of a rate that lim does not get
 	ramp    time.Time // an outage ended then; zero: no ramp
+	rampTo  float64   // the rate at its end; +Inf: there is none
 	asked   time.Time // the CRM wants nothing before
 	windows []tally
 	learned learned
@@ -188,10 +189,10 @@ func (b *Budget) inForceLocked(now time.Time) (r float64, why Why) {
 	r = b.allowed
 	if !b.ramp.IsZero() {
 		part := rateRestart + (1-rateRestart)*float64(now.Sub(b.ramp))/float64(rateClimb)
-		if part >= 1 || math.IsInf(r, 1) {
+		if part >= 1 || math.IsInf(b.rampTo, 1) {
 			b.ramp = time.Time{}
-		} else {
-			r, why = r*part, WhyOutage
+		} else if to := b.rampTo * part; to < r {
+			r, why = to, WhyOutage
 		}
 	}
 	if b.learned.outgrown(now, b.allowed, b.recent.rate(now.Sub(b.born))) {
@@ -242,7 +243,7 @@ func (b *Budget) readyLocked(now time.Time, ahead int) (at time.Time, why Waited
 			wait := time.Duration(math.Ceil((1 - t) / float64(b.lim.Limit()) * 1e9))
 			_, slowed := b.inForceLocked(now)
 			if slowed != WhyNone {
-				wait = min(wait, time.Second) // the rate changes all the time
+				wait = min(wait, max(time.Second, wait/2)) // the rate changes all the time
 			} else {
 				slowed = WhyRate
 			}
@@ -382,11 +383,17 @@ func (b *Budget) pause(until time.Time) {
 	}
 }
 
-// restart begins the ramp after an outage.
+// restart begins the ramp after an outage: to the rate that is allowed, or to
+// the shared one where that alone limits.
 func (b *Budget) restart(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ramp = now
+	b.ramp, b.rampTo = now, b.allowed
+	if s := b.shared; s != nil {
+		s.mu.Lock()
+		b.rampTo = min(b.rampTo, s.allowed)
+		s.mu.Unlock()
+	}
 	b.tuneLocked(now)
 	b.emptyLocked(now) // what gathered meanwhile is not a burst
 }

@@ -31,6 +31,7 @@ const (
 	probeForbidden   = 5 * time.Minute  // a missing permission: Perfex counts these and blocks the address
 	probeOutageFirst = time.Second
 	probeOutageMax   = 30 * time.Second
+	throttleShown    = time.Second // shorter pauses are part of finding the rate
 )
 
 // excusedPerAttempt is how many incidents that only one contact meets make one
@@ -126,7 +127,9 @@ func (l *Lane) throttledBy(r result) {
 	now, a := r.ended, r.ans
 	l.budget.HearRefusal(now, a.Hints, r.began)
 	until := l.budget.Refused(now, r.began, a.Wait)
-	l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: until}, a)
+	if until.Sub(now) >= throttleShown {
+		l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: until}, a)
+	}
 	l.nextProbe(now, a)
 }
 
