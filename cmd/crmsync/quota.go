@@ -35,7 +35,7 @@ func printLimits(w io.Writer, name, flag string, l app.Limits, now time.Time) {
 	if limitsText(l) == "" {
 		return
 	}
-	fmt.Fprintf(w, "%s is limited to %s by %s since %s", name, limitsText(l), cmp.Or(l.By, "an operator"), clock(l.Since, now))
+	fmt.Fprintf(w, "%s is limited to %s by %s since %s", name, limitsText(l), cmp.Or(l.By, "an operator"), clockTime(l.Since, now))
 	if l.Note != "" {
 		fmt.Fprintf(w, ": %s", l.Note)
 	}
@@ -77,7 +77,7 @@ func printBudget(w io.Writer, name string, q *app.QuotaStatus, now time.Time) {
 		fmt.Fprintln(w, clockAfter(", until ", a.Resets, now)+unenforced(a))
 	}
 	if !q.Asked.IsZero() {
-		fmt.Fprintf(w, "  the CRM wants nothing before %s\n", clock(q.Asked, now))
+		fmt.Fprintf(w, "  the CRM wants nothing before %s\n", clockTime(q.Asked, now))
 	}
 }
 
@@ -130,11 +130,11 @@ func clockAfter(words string, t, now time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return words + clock(t, now)
+	return words + clockTime(t, now)
 }
 
-// clock is the local time of day, with the day where it is not today.
-func clock(t, now time.Time) string {
+// clockTime is the local time of day, with the day where it is not today.
+func clockTime(t, now time.Time) string {
 	t, now = t.Local(), now.Local()
 	days := func(t time.Time) int64 {
 		y, m, d := t.Date()
@@ -155,12 +155,12 @@ func etaText(e *app.ETA, now time.Time) string {
 	if e.Done.IsZero() {
 		return fmt.Sprintf("has %s to do, nobody knows until when: %s", work, e.Why)
 	}
-	s := fmt.Sprintf("is done about %s: %s, %d request(s)", clock(e.Done.Round(time.Second), now), work, e.Requests)
+	s := fmt.Sprintf("is done about %s: %s, %d request(s)", clockTime(e.Done.Round(time.Second), now), work, e.Requests)
 	if e.Rate > 0 && e.Done.Sub(now) > time.Second {
 		s += " at " + perSecond(e.Rate)
 	}
 	if !e.From.IsZero() {
-		s += fmt.Sprintf("; it goes on at %s: %s", clock(e.From, now), e.Why)
+		s += fmt.Sprintf("; it goes on at %s: %s", clockTime(e.From, now), e.Why)
 	}
 	return s
 }
