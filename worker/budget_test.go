@@ -23,7 +23,6 @@ import (
 // differently long to it.
 type emulated struct {
 	crm   *emulator.CRM
-	token string
 	mu    sync.Mutex
 	rng   *rand.Rand
 	least time.Duration
@@ -32,8 +31,7 @@ type emulated struct {
 
 func newEmulated(t *testing.T, l emulator.Limits, least, most time.Duration) *emulated {
 	t.Helper()
-	e := &emulated{crm: emulator.NewPerfex(emulator.Options{Mode: emulator.Perfex208, Contacts: 4, Limits: l}), rng: rand.New(rand.NewPCG(3, 4)), least: least, most: most}
-	return e
+	return &emulated{crm: emulator.NewPerfex(emulator.Options{Mode: emulator.Perfex208, Contacts: 4, Limits: l}), rng: rand.New(rand.NewPCG(3, 4)), least: least, most: most}
 }
 
 func (e *emulated) latency() time.Duration {

@@ -70,7 +70,6 @@ type rig struct {
 	mu       sync.Mutex
 	accepted []time.Time
 	refused  []time.Time
-	stop     bool
 }
 
 // run lets the callers work for a time.
