@@ -43,6 +43,7 @@ bench: ## benchmarks: time, allocations; a drain and a strict quota by real proc
 
 sim: ## a longer simulation of lane and queue (SEEDS=2000)
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
+	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
 
 kills: ## kill -9 of real workers, long form (KILLS=200)

@@ -57,9 +57,9 @@ type App struct {
 	teardown []func() error // last in, first out
 
 	mu     sync.Mutex
-	lanes  map[string]*worker.Lane // by target; those that run here
-	orders map[string]worker.Orders
-	groups map[string]*group // by name; shared quotas that were used here
+	lanes  map[string]*worker.Lane  // by target; those that run here
+	orders map[string]worker.Orders // by target, or as sharedName says
+	groups map[string]*group        // by name; shared quotas that were used here
 	meters *meters
 }
 

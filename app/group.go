@@ -79,21 +79,33 @@ func (a *App) openGroup(ctx context.Context, g *group) error {
 	if err != nil {
 		return err
 	}
-	q := quotaOf(a.cfg.Quotas[g.name])
-	q.Durable = true
-	g.budget, g.writer, g.rev = worker.NewBudget(q, before.Spent, time.Now()), rand.Text(), rev
+	if err := a.readOrders(ctx, sharedName(g.name)); err != nil {
+		return err
+	}
+	limits := a.sharedLimits(g.name)
+	g.budget, g.writer, g.rev = worker.NewBudget(a.sharedQuota(g.name, limits), before.Spent, time.Now()), rand.Text(), rev
 	if err := a.storeGroup(ctx, g, g.budget.Memory(time.Now())); err != nil {
 		return err
 	}
 	ctx, g.stop = context.WithCancel(context.WithoutCancel(ctx))
 	g.done = make(chan struct{})
-	go a.keepGroup(ctx, g, g.budget, g.done)
+	go a.keepGroup(ctx, g, g.budget, limits, g.done)
 	return nil
 }
 
-// keepGroup stores what the budget was used for, whenever it asks for it.
-func (a *App) keepGroup(ctx context.Context, g *group, b *worker.Budget, done chan<- struct{}) {
+// sharedQuota is a shared quota under an operator's limits.
+func (a *App) sharedQuota(name string, l worker.Limits) worker.Quota {
+	q := quotaOf(a.cfg.Quotas[name]).Under(l)
+	q.Durable = true
+	return q
+}
+
+// keepGroup stores what the budget was used for, whenever it asks for it, and
+// sets the operator's limits when they change or run out.
+func (a *App) keepGroup(ctx context.Context, g *group, b *worker.Budget, limits worker.Limits, done chan<- struct{}) {
 	defer close(done)
+	look := time.NewTicker(reportEvery)
+	defer look.Stop()
 	tick := time.NewTicker(reportAtLeast)
 	defer tick.Stop()
 	again := time.NewTimer(0) // after a failure
@@ -101,6 +113,12 @@ func (a *App) keepGroup(ctx context.Context, g *group, b *worker.Budget, done ch
 	failed := false
 	for {
 		select {
+		case <-look.C:
+			if now := a.sharedLimits(g.name); now != limits {
+				limits = now
+				b.Set(time.Now(), a.sharedQuota(g.name, now))
+			}
+			continue
 		case <-b.Want():
 		case <-tick.C:
 		case <-again.C:

@@ -75,12 +75,14 @@ func TestSharedQuota(t *testing.T) {
 	h.settled(b)
 	took := time.Since(began)
 
+	// On a busy machine requests arrive later than they were sent, not all alike.
+	const late = 250 * time.Millisecond
 	all := slices.Concat(h.office.Ledger(), h.shop.Ledger())
 	requests := len(all)
-	if over, first := emulator.OverQuota(all, rate, burst, 0); over > 0 {
+	if over, first := emulator.OverQuota(all, rate, burst, late); over > 0 {
 		t.Errorf("%d of %d requests beyond %g/s, burst %d, the first at %s", over, requests, rate, burst, first.Arrived.Sub(began))
 	}
-	if peak := emulator.PeakRate(all, span); peak > limit {
+	if peak := emulator.PeakRate(all, span-late); peak > limit {
 		t.Errorf("%d requests in %s, %d are allowed", peak, span, limit)
 	}
 	if len(h.office.Ledger()) < n || len(h.shop.Ledger()) < n {
@@ -101,8 +103,13 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 	defer a.Close()
 	b := h.another(a)
 	ctx := t.Context()
+	if _, err := a.LimitShared(ctx, "agency", worker.Limits{PerHour: 500}); err != nil {
+		t.Fatal(err)
+	}
 	if shared, leave, err := a.share(ctx, "office"); err != nil {
 		t.Fatal(err)
+	} else if w := shared.Describe(time.Now()).Windows; len(w) != 1 || w[0].Limit != 500 {
+		t.Errorf("limited to 500 per hour: %+v", w)
 	} else if again, leaveAgain, err := a.share(ctx, "shop"); err != nil || again != shared {
 		t.Errorf("the second member has another budget: %v", err)
 	} else {
@@ -118,6 +125,9 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := a.LimitShared(ctx, "agency", worker.Limits{PerHour: 400, Until: time.Now().Add(-time.Second)}); err != nil {
+		t.Fatal(err)
+	}
 	held := h.shared(a)
 	if held.Spent[0].Granted < 1 || held.Writer == released.Writer {
 		t.Errorf("an owner has no grant: %+v", held)
@@ -128,6 +138,9 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	windows := heir.Describe(time.Now()).Windows
+	if len(windows) != 1 || windows[0].Limit != 1000 {
+		t.Errorf("limits that have run out count: %+v", windows)
+	}
 	if len(windows) != 1 || windows[0].Used != held.Spent[0].Granted {
 		t.Errorf("the heir counts %+v, what was granted is %d", windows, held.Spent[0].Granted)
 	}

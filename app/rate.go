@@ -56,6 +56,42 @@ func (a *App) Unlimit(ctx context.Context, target string) (worker.Orders, error)
 	return a.Steer(ctx, target, func(o *worker.Orders) { o.Limits = worker.Limits{} })
 }
 
+// sharedName is under which name orders for a shared quota are kept: no target
+// has one like it.
+func sharedName(group string) string { return "shared." + group }
+
+// LimitShared is [App.Limit] for a shared quota. l has no Concurrency: that is
+// each target's own.
+func (a *App) LimitShared(ctx context.Context, group string, l worker.Limits) (worker.Orders, error) {
+	if err := a.knownShared(group); err != nil {
+		return worker.Orders{}, err
+	}
+	l.Since = time.Now()
+	return a.order(ctx, sharedName(group), func(o *worker.Orders) { o.Limits = l })
+}
+
+// UnlimitShared returns a shared quota to what is configured.
+func (a *App) UnlimitShared(ctx context.Context, group string) (worker.Orders, error) {
+	if err := a.knownShared(group); err != nil {
+		return worker.Orders{}, err
+	}
+	return a.order(ctx, sharedName(group), func(o *worker.Orders) { o.Limits = worker.Limits{} })
+}
+
+func (a *App) knownShared(group string) error {
+	if _, ok := a.cfg.Quotas[group]; !ok {
+		return fmt.Errorf("there is no shared quota %q in the configuration; it has %s", group, list(sortedKeys(a.cfg.Quotas)))
+	}
+	return nil
+}
+
+// sharedLimits are the limits in force for a shared quota.
+func (a *App) sharedLimits(group string) worker.Limits {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return inForce(a.orders[sharedName(group)], time.Now()).Limits
+}
+
 // inForce takes out of orders what has ended by itself.
 func inForce(o worker.Orders, now time.Time) worker.Orders {
 	if l := o.Limits; !l.Until.IsZero() && !l.Until.After(now) {

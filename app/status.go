@@ -39,6 +39,10 @@ type TargetStatus struct {
 	Dead   map[string]int64        `json:"dead,omitempty"` // dead letters by reason
 	Orders worker.Orders           `json:"orders,omitzero"`
 	ETA    *ETA                    `json:"eta,omitempty"` // nil: nothing waits
+	// Group is the quota that it shares, and SharedLimits what an operator has
+	// set in place of that.
+	Group        string         `json:"quota_group,omitempty"`
+	SharedLimits *worker.Limits `json:"shared_limits,omitempty"`
 }
 
 // ClassBacklog is what waits in one class's stream. It counts whole streams:
@@ -107,6 +111,9 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 		return err
 	}
 	t.Orders = inForce(t.Orders, now)
+	if err := a.addShared(ctx, t, now); err != nil {
+		return err
+	}
 	waiting := int64(0)
 	for _, q := range t.Queue {
 		waiting += q.Waiting
@@ -154,6 +161,22 @@ func (a *App) addLane(ctx context.Context, t *TargetStatus, owner string, now ti
 	return nil
 }
 
+// addShared tells what an operator has set for the quota that a target shares.
+func (a *App) addShared(ctx context.Context, t *TargetStatus, now time.Time) error {
+	t.Group = a.cfg.Targets[t.Target].QuotaGroup
+	if t.Group == "" {
+		return nil
+	}
+	var o worker.Orders
+	if _, err := a.q.Get(ctx, ordersKey+sharedName(t.Group), &o); err != nil {
+		return err
+	}
+	if l := inForce(o, now).Limits; l != (worker.Limits{}) {
+		t.SharedLimits = &l
+	}
+	return nil
+}
+
 // Ready says whether work can be done: NATS is there and the targets' streams
 // are. A CRM that is down or throttles us does not make the process unready.
 func (a *App) Ready(ctx context.Context) error { return a.q.Ready(ctx) }
@@ -164,15 +187,19 @@ func (a *App) Steer(ctx context.Context, target string, change func(*worker.Orde
 	if err := a.known(ctx, target); err != nil {
 		return worker.Orders{}, err
 	}
+	return a.order(ctx, target, change)
+}
+
+func (a *App) order(ctx context.Context, name string, change func(*worker.Orders)) (worker.Orders, error) {
 	for {
 		var o worker.Orders
-		_, rev, err := a.q.GetAt(ctx, ordersKey+target, &o)
+		_, rev, err := a.q.GetAt(ctx, ordersKey+name, &o)
 		if err != nil {
 			return o, err
 		}
 		o = inForce(o, time.Now())
 		change(&o)
-		if _, err = a.q.PutAt(ctx, ordersKey+target, o, rev); !errors.Is(err, queue.ErrChanged) {
+		if _, err = a.q.PutAt(ctx, ordersKey+name, o, rev); !errors.Is(err, queue.ErrChanged) {
 			return o, err
 		}
 	}

@@ -11,9 +11,10 @@ import (
 
 var keyPattern = regexp.MustCompile(`^[A-Za-z0-9_=-]+(\.[A-Za-z0-9_=-]+)*$`)
 
-// Keys of the state that processes share, each followed by a target's name.
+// Keys of the state that processes share, each followed by a target's name; what
+// an operator wants may be of more than targets.
 const (
-	KeyDesired = "desired." // what the operator wants: hold, rate
+	KeyDesired = "desired." // what the operator wants: hold, limits
 	KeyLive    = "live."    // what the lane does, waits for and has spent
 )
 

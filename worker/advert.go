@@ -16,6 +16,8 @@ const (
 	// resetGrain is how much later than it says a quota may be renewed: most
 	// say it in whole seconds.
 	resetGrain = time.Second
+	// lateAnswer is how long ago a request may have begun that is not answered.
+	lateAnswer = 15 * time.Second
 )
 
 // advert is one quota as the CRM's answers tell of it, held against what was
@@ -115,7 +117,10 @@ func (a *advert) slide(now time.Time, q crm.Advertised, newer int, b *Budget) {
 		if s, ok := b.longest(now); ok {
 			a.own.restore(s, now)
 		} else {
-			a.own.add(now, int(min(b.total, 1<<20)))
+			// What the CRM has counted is ours as far as it can be; what was
+			// sent lately it may not have counted yet.
+			lately, _ := b.recent.since(now.Sub(b.born)-lateAnswer, b.total)
+			a.own.add(now, int(min(b.total, q.Limit-q.Remaining+int64(lately), 1<<30)))
 		}
 	}
 	a.Advertised, a.heard = q, now

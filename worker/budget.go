@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"crmsync/crm"
 )
 
 // How a budget stays clear of the limit that it was given, and of the one that
@@ -72,6 +70,7 @@ type Budget struct {
 	allowed float64   // configured or ordered rate less the reserve; +Inf: none
 	keep    float64   // share of a rate that lim does not get
 	ramp    time.Time // an outage ended then; zero: no ramp
+	rampTo  float64   // the rate at its end; +Inf: there is none
 	asked   time.Time // the CRM wants nothing before
 	windows []tally
 	learned learned
@@ -188,10 +187,10 @@ func (b *Budget) inForceLocked(now time.Time) (r float64, why Why) {
 	r = b.allowed
 	if !b.ramp.IsZero() {
 		part := rateRestart + (1-rateRestart)*float64(now.Sub(b.ramp))/float64(rateClimb)
-		if part >= 1 || math.IsInf(r, 1) {
+		if part >= 1 || math.IsInf(b.rampTo, 1) {
 			b.ramp = time.Time{}
-		} else {
-			r, why = r*part, WhyOutage
+		} else if to := b.rampTo * part; to < r {
+			r, why = to, WhyOutage
 		}
 	}
 	if b.learned.outgrown(now, b.allowed, b.recent.rate(now.Sub(b.born))) {
@@ -242,7 +241,7 @@ func (b *Budget) readyLocked(now time.Time, ahead int) (at time.Time, why Waited
 			wait := time.Duration(math.Ceil((1 - t) / float64(b.lim.Limit()) * 1e9))
 			_, slowed := b.inForceLocked(now)
 			if slowed != WhyNone {
-				wait = min(wait, time.Second) // the rate changes all the time
+				wait = min(wait, max(time.Second, wait/2)) // the rate changes all the time
 			} else {
 				slowed = WhyRate
 			}
@@ -361,62 +360,4 @@ func (b *Budget) spend(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// head is the budget that learns from answers: the shared one, where there is
-// one, since what its CRM counts is counted for all.
-func (b *Budget) head() *Budget {
-	if b.shared != nil {
-		return b.shared
-	}
-	return b
-}
-
-// pause sends nothing before an instant.
-func (b *Budget) pause(until time.Time) {
-	h := b.head()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if until.After(h.asked) {
-		h.asked = until
-	}
-}
-
-// restart begins the ramp after an outage.
-func (b *Budget) restart(now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ramp = now
-	b.tuneLocked(now)
-	b.emptyLocked(now) // what gathered meanwhile is not a burst
-}
-
-// Refused says that the CRM refused a request that began at began because there
-// were too many, and asked for a wait (0: it named none). It returns until when
-// nothing should be sent. Refusals side by side count as one.
-func (b *Budget) Refused(now, began time.Time, wait time.Duration) (until time.Time) {
-	h := b.head()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r, _ := h.inForceLocked(now)
-	until = now.Add(h.learned.refused(now, began, wait, r))
-	h.tuneLocked(now)
-	if !math.IsInf(h.set, 1) {
-		h.emptyLocked(now)
-	}
-	if until.After(h.asked) {
-		h.asked = until
-	}
-	return h.asked
-}
-
-// Hear takes in what an answer that was no refusal said of the quota. hints may
-// be nil; began is when its call began, for hints that do not say themselves.
-func (b *Budget) Hear(now time.Time, hints *crm.Hints, began time.Time) {
-	b.hear(now, hints, began, false)
-}
-
-// HearRefusal takes in what a refusal said of the quota.
-func (b *Budget) HearRefusal(now time.Time, hints *crm.Hints, began time.Time) {
-	b.hear(now, hints, began, true)
 }

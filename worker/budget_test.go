@@ -23,7 +23,6 @@ import (
 // differently long to it.
 type emulated struct {
 	crm   *emulator.CRM
-	token string
 	mu    sync.Mutex
 	rng   *rand.Rand
 	least time.Duration
@@ -32,8 +31,7 @@ type emulated struct {
 
 func newEmulated(t *testing.T, l emulator.Limits, least, most time.Duration) *emulated {
 	t.Helper()
-	e := &emulated{crm: emulator.NewPerfex(emulator.Options{Mode: emulator.Perfex208, Contacts: 4, Limits: l}), rng: rand.New(rand.NewPCG(3, 4)), least: least, most: most}
-	return e
+	return &emulated{crm: emulator.NewPerfex(emulator.Options{Mode: emulator.Perfex208, Contacts: 4, Limits: l}), rng: rand.New(rand.NewPCG(3, 4)), least: least, most: most}
 }
 
 func (e *emulated) latency() time.Duration {
@@ -155,6 +153,12 @@ func TestRampAfterAnOutage(t *testing.T) {
 			t.Errorf("%v after: %+v", after, st)
 		}
 	}
+	shares := NewBudget(Quota{}, nil, now)
+	shares.ride(NewBudget(Quota{Rate: 20}, nil, now))
+	shares.restart(now)
+	if st := shares.Describe(now); st.Rate != 2 {
+		t.Errorf("a lane that only a shared quota limits begins with %v", st.Rate)
+	}
 	free := NewBudget(Quota{}, nil, now)
 	free.restart(now)
 	if at, _ := free.when(now); !free.try(now) || !at.Equal(now) {
@@ -245,7 +249,7 @@ func TestSharedTurnsLapse(t *testing.T) {
 		t.Errorf("one that has left keeps its turn: %v", at.Sub(now))
 	}
 	b.pause(now.Add(time.Hour)) // what the CRM says is said of all
-	if at, why := b.when(now); !at.Equal(now.Add(time.Hour)) || why.String() != "the pause that the CRM asked for" {
+	if at, why := b.when(now); !at.Equal(now.Add(time.Hour)) || why.String() != "a pause that the CRM wants" {
 		t.Errorf("%v, %v", at, why)
 	}
 	// Its own limit keeps c: it has no turn that others would wait for.

@@ -33,6 +33,10 @@ func HoldReasons() []HoldReason {
 	return []HoldReason{HoldOperator, HoldThrottled, HoldQuota, HoldOutage, HoldCredentials, HoldStorm}
 }
 
+// throttleShown is how long a pause must be to be shown as a hold: shorter ones
+// are part of finding the rate.
+const throttleShown = time.Second
+
 // maxEvidence is how many answers a hold shows.
 const maxEvidence = 5
 
@@ -192,7 +196,9 @@ func (l *Lane) throttledBy(r result) {
 	now, a := r.ended, r.ans
 	l.budget.HearRefusal(now, a.Hints, r.began)
 	until := l.budget.Refused(now, r.began, a.Wait)
-	l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: until}, a)
+	if until.Sub(now) >= throttleShown {
+		l.beginHold(Hold{Reason: HoldThrottled, Since: now, Until: until}, a)
+	}
 	l.nextProbe(now, a)
 }
 

@@ -320,7 +320,7 @@ func (l *Lane) obey(o Orders) {
 			l.endStorm(now, "the operator accepts the refusals")
 		}
 	}
-	q := l.o.Quota.under(o.Limits)
+	q := l.o.Quota.Under(o.Limits)
 	l.concurrency = q.Concurrency
 	l.budget.Set(time.Now(), q)
 }

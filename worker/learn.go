@@ -31,6 +31,14 @@ const (
 	// before was too high; after that it is shut for another reason.
 	learnShut = 30 * time.Second
 
+	// After learnSeries refusals in a row on the way back, each after learnFew
+	// requests that were accepted, and the last at half the rate of the first,
+	// refusals are taken for random; for so long as they come within
+	// learnForget of each other.
+	learnSeries = 6
+	learnFew    = 4
+	learnForget = 10 * time.Minute
+
 	// longWait is from when on a wait is a window that is spent, not a rate
 	// that was too high.
 	longWait = 90 * time.Second
@@ -55,6 +63,16 @@ type learned struct {
 	sum      int
 	fresh    int  // sent since the last refusal
 	served   bool // one of these is known to have been accepted
+	series   series
+}
+
+// series is refusals in a row that came before the climb was back at the top.
+type series struct {
+	n                 int
+	from              float64 // top before the first
+	accepted, refused int
+	shut              int  // refused with nothing accepted between
+	random            bool // our rate has nothing to do with them
 }
 
 // rate is the learned rate now; +Inf where nothing is learned.
@@ -62,12 +80,16 @@ func (l *learned) rate(now time.Time) float64 {
 	if l.top == 0 {
 		return math.Inf(1)
 	}
-	back := min(max(learnEach/l.top, learnQuick.Seconds()), learnSlow.Seconds())
-	if l.tries > 0 {
-		back = learnSlow.Seconds()
-	}
-	x := now.Sub(l.since).Seconds()/back - 1
+	x := float64(now.Sub(l.since))/float64(l.back()) - 1
 	return max(rateLeast, l.top*(1+(1-learnCut)*x*x*x*x*x))
+}
+
+// back is how long the climb takes to what was accepted.
+func (l *learned) back() time.Duration {
+	if l.tries > 0 {
+		return learnSlow
+	}
+	return min(max(time.Duration(learnEach/l.top*1e9), learnQuick), learnSlow)
 }
 
 // outgrown says that the climb has left behind what was learned: it is at what
@@ -107,6 +129,7 @@ func (l *learned) count(n int) {
 // accept takes in an answer that was no refusal.
 func (l *learned) accept(began time.Time) {
 	l.served = l.served || began.After(l.at)
+	l.series.accepted++
 }
 
 // refused takes in one refusal at a rate and says how long to hold.
@@ -120,6 +143,10 @@ func (l *learned) refused(now, began time.Time, wait time.Duration, rate float64
 	l.at = now
 	if wait >= longWait {
 		return wait
+	}
+	if l.atRandom(now, before, rate) {
+		l.until = now.Add(max(wait, learnSoon))
+		return max(wait, learnSoon)
 	}
 	est := float64(max(l.sum, 1)) / min(max(l.active, 1), learnSpan)
 	if l.served || l.top == 0 {
@@ -140,6 +167,43 @@ func (l *learned) refused(now, began time.Time, wait time.Duration, rate float64
 	}
 	l.until = now.Add(wait)
 	return wait
+}
+
+// atRandom says that refusals do not come of our rate: they go on, though it has
+// fallen several times in a row, and each comes after many requests that were
+// accepted. To fall further would gain nothing. The rate then returns to where
+// the series began, and climbs on.
+func (l *learned) atRandom(now, before time.Time, rate float64) bool {
+	s := &l.series
+	s.refused++
+	if s.refused == learnSeries*2 { // the old counts for less
+		s.refused, s.accepted = s.refused/2, s.accepted/2
+	}
+	if s.shut++; l.served {
+		s.shut = 0
+	}
+	few := s.accepted >= learnFew*s.refused
+	switch {
+	case now.Sub(before) > learnForget, s.shut > 2, s.random && !few: // a door that is shut
+		*s = series{}
+		return false
+	case s.random:
+		l.fresh, l.served = 0, false
+		return true
+	case !l.served:
+		return false
+	case l.top == 0 || rate >= l.top:
+		*s = series{}
+		return false
+	case s.n == 0:
+		*s = series{from: l.top, refused: 1}
+	}
+	if s.n++; s.n < learnSeries || rate > s.from/2 || !few {
+		return false
+	}
+	s.random = true
+	l.top, l.since, l.fresh, l.served = s.from, now.Add(-l.back()), 0, false
+	return true
 }
 
 // estimate is the rate that the CRM accepts, from the one that it accepted over

@@ -70,7 +70,6 @@ type rig struct {
 	mu       sync.Mutex
 	accepted []time.Time
 	refused  []time.Time
-	stop     bool
 }
 
 // run lets the callers work for a time.
@@ -216,4 +215,31 @@ func checkHidden(t *testing.T, c hiddenCase) {
 	if st := r.b.Describe(time.Now()); st.Slowed != WhyNone || st.Rate != st.Allowed {
 		t.Errorf("five minutes after the limit has gone: %+v", st)
 	}
+}
+
+// chance refuses one request in eight, whatever the rate.
+type chance struct{ rng *rand.Rand }
+
+func (c chance) take(time.Time) bool { return c.rng.IntN(8) > 0 }
+
+// Refusals that do not come of our rate do not bring it down.
+func TestRandomRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		r := &rig{
+			b: NewBudget(Quota{Rate: 10}, nil, start), server: chance{rand.New(rand.NewPCG(1, 1))},
+			callers: 4, latency: about(50),
+		}
+		r.run(t, 20*time.Minute)
+		if n := countIn(r.accepted, start.Add(10*time.Minute), start.Add(20*time.Minute)); n < 3000 {
+			t.Errorf("%d accepted in ten minutes, of 5250 possible", n)
+		}
+		r.server = &hiddenBucket{rate: 3, burst: 3}
+		r.run(t, 15*time.Minute)
+		from, to := start.Add(30*time.Minute), start.Add(35*time.Minute)
+		ok, no := countIn(r.accepted, from, to), countIn(r.refused, from, to)
+		if float64(ok)/900 < 0.9 || float64(no)/float64(ok+no) > 0.05 {
+			t.Errorf("then of a limit of 3/s: %d accepted, %d refused", ok, no)
+		}
+	})
 }

@@ -23,8 +23,8 @@ type Limits struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
-// under is the quota with an operator's limits in its place.
-func (q Quota) under(l Limits) Quota {
+// Under is the quota with an operator's limits in its place.
+func (q Quota) Under(l Limits) Quota {
 	if l.Rate > 0 {
 		q.Rate = l.Rate
 		q.Burst = min(q.Burst, max(1, int(math.Ceil(l.Rate))))

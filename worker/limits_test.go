@@ -39,7 +39,7 @@ func TestQuotaUnderLimits(t *testing.T) {
 			}),
 		},
 	} {
-		if got := configured.under(c.limits); !reflect.DeepEqual(got, c.want) {
+		if got := configured.Under(c.limits); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%+v makes %+v, want %+v", c.limits, got, c.want)
 		}
 	}

@@ -1,6 +1,9 @@
 package worker
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // parts is the resolution of a rolling window: its span in so many parts, and
 // one more so that the part which is only half over counts whole. A window that
@@ -54,7 +57,14 @@ func (r *rolling) advance(now time.Time) {
 
 func (r *rolling) add(now time.Time, n int) {
 	r.advance(now)
-	r.n[r.tick%(parts+1)] += int32(n)
+	r.put(r.tick, n)
+}
+
+// put counts in a part, as far as its number goes.
+func (r *rolling) put(tick int64, n int) {
+	p := &r.n[tick%(parts+1)]
+	n = min(n, math.MaxInt32-int(*p))
+	*p += int32(n)
 	r.sum += n
 }
 
@@ -122,8 +132,7 @@ func (r *rolling) restore(s Spent, now time.Time) {
 	for i, n := range s.Count {
 		at := min(newest, (s.partEnd(i)-1)/r.width())
 		if n > 0 && at > newest-parts-1 && at >= 0 {
-			r.n[at%(parts+1)] += int32(min(n, 1<<30))
-			r.sum += min(n, 1<<30)
+			r.put(at, n)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (w Waited) String() string {
 		}
 		return of + " that the CRM tells of"
 	case WhyAsked:
-		return "the pause that the CRM asked for"
+		return "a pause that the CRM wants"
 	case WhyStoring:
 		return "its use of " + of + " to be stored"
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -161,6 +162,14 @@ func TestRestoreFromAClockAhead(t *testing.T) {
 		w.allow(10)
 		w.restore(Spent{Span: time.Hour, Calendar: cal, Tick: 3, Count: make([]int, 1000)}, now) // nonsense
 		w.restore(Spent{Span: time.Hour, Calendar: cal, Tick: 1 << 62, Width: 1, Count: []int{-5}}, now)
+		huge := newWindowOf(l, now)
+		huge.allow(10)
+		for range 3 {
+			huge.restore(Spent{Span: time.Hour, Calendar: cal, Tick: now.Unix(), Width: time.Second, End: now.Add(time.Hour), Count: []int{math.MaxInt}}, now)
+		}
+		if huge.used(now) < 10 {
+			t.Errorf("calendar %v: a huge count comes to %d", cal, huge.used(now))
+		}
 		if !w.when(now, 1).Equal(now) {
 			t.Errorf("calendar %v: an empty record blocks", cal)
 		}

@@ -12,24 +12,34 @@ import (
 
 // printQuota writes the lines on a target's quota.
 func printQuota(w io.Writer, t app.TargetStatus, now time.Time) {
-	if l := t.Orders.Limits; limitsText(l) != "" {
-		fmt.Fprintf(w, "%s is limited to %s by %s since %s", t.Target, limitsText(l), cmp.Or(l.By, "an operator"), clockAt(l.Since, now))
-		if l.Note != "" {
-			fmt.Fprintf(w, ": %s", l.Note)
-		}
-		fmt.Fprintf(w, " (crmsync rate %s --reset)\n", t.Target)
+	printLimits(w, t.Target, "", t.Orders.Limits, now)
+	if t.SharedLimits != nil {
+		printLimits(w, t.Group, " --shared", *t.SharedLimits, now)
 	}
 	if t.Lane == nil {
 		fmt.Fprintf(w, "%s is run by nobody: its use is not known\n", t.Target)
 	} else {
 		printBudget(w, t.Target, &t.Lane.QuotaStatus, now)
 		if t.Lane.Shared != nil {
-			printBudget(w, t.Target+" shares", t.Lane.Shared, now)
+			printBudget(w, cmp.Or(t.Group, t.Target+"'s shared"), t.Lane.Shared, now)
 		}
 	}
 	if t.ETA != nil {
 		fmt.Fprintf(w, "%s %s\n", t.Target, etaText(t.ETA, now))
 	}
+}
+
+// printLimits writes the line on what an operator has set; flag is what resetting
+// it needs.
+func printLimits(w io.Writer, name, flag string, l app.Limits, now time.Time) {
+	if limitsText(l) == "" {
+		return
+	}
+	fmt.Fprintf(w, "%s is limited to %s by %s since %s", name, limitsText(l), cmp.Or(l.By, "an operator"), clockTime(l.Since, now))
+	if l.Note != "" {
+		fmt.Fprintf(w, ": %s", l.Note)
+	}
+	fmt.Fprintf(w, " (crmsync rate %s%s --reset)\n", name, flag)
 }
 
 // printBudget writes the lines on one budget.
@@ -67,7 +77,7 @@ func printBudget(w io.Writer, name string, q *app.QuotaStatus, now time.Time) {
 		fmt.Fprintln(w, clockAfter(", until ", a.Resets, now)+unenforced(a))
 	}
 	if !q.Asked.IsZero() {
-		fmt.Fprintf(w, "  the CRM wants nothing before %s\n", clockAt(q.Asked, now))
+		fmt.Fprintf(w, "  the CRM wants nothing before %s\n", clockTime(q.Asked, now))
 	}
 }
 
@@ -120,11 +130,11 @@ func clockAfter(words string, t, now time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return words + clockAt(t, now)
+	return words + clockTime(t, now)
 }
 
-// clockAt is the local time of day, with the day where it is not today.
-func clockAt(t, now time.Time) string {
+// clockTime is the local time of day, with the day where it is not today.
+func clockTime(t, now time.Time) string {
 	t, now = t.Local(), now.Local()
 	days := func(t time.Time) int64 {
 		y, m, d := t.Date()
@@ -145,12 +155,12 @@ func etaText(e *app.ETA, now time.Time) string {
 	if e.Done.IsZero() {
 		return fmt.Sprintf("has %s to do, nobody knows until when: %s", work, e.Why)
 	}
-	s := fmt.Sprintf("is done about %s: %s, %d request(s)", clockAt(e.Done.Round(time.Second), now), work, e.Requests)
+	s := fmt.Sprintf("is done about %s: %s, %d request(s)", clockTime(e.Done.Round(time.Second), now), work, e.Requests)
 	if e.Rate > 0 && e.Done.Sub(now) > time.Second {
 		s += " at " + perSecond(e.Rate)
 	}
 	if !e.From.IsZero() {
-		s += fmt.Sprintf("; it goes on at %s: %s", clockAt(e.From, now), e.Why)
+		s += fmt.Sprintf("; it goes on at %s: %s", clockTime(e.From, now), e.Why)
 	}
 	return s
 }

@@ -8,7 +8,7 @@ import (
 	"crmsync/app"
 )
 
-func TestClock(t *testing.T) {
+func TestClockTime(t *testing.T) {
 	now := time.Date(2026, 11, 22, 23, 30, 0, 0, time.Local) // a Sunday
 	for in, want := range map[time.Duration]string{
 		0:                     "23:30:00",
@@ -22,7 +22,7 @@ func TestClock(t *testing.T) {
 		365 * 24 * time.Hour:  "22 Nov 2027 23:30",
 		-730 * 24 * time.Hour: "22 Nov 2024 23:30",
 	} {
-		if got := clockAt(now.Add(in), now); got != want {
+		if got := clockTime(now.Add(in), now); got != want {
 			t.Errorf("%s from now: %s, want %s", in, got, want)
 		}
 	}

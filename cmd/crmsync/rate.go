@@ -12,7 +12,7 @@ import (
 )
 
 type rateCmd struct {
-	Target      string        `arg:"" help:"Target whose quota to show or to change."`
+	Target      string        `arg:"" help:"Target whose quota to show or to change; with --shared, a shared quota."`
 	Rate        string        `arg:"" optional:"" help:"Requests of all workers together: 4/s, 30/m, 1000/h."`
 	For         time.Duration `placeholder:"DURATION" help:"Return to the configured quota by itself after so long (default: at --reset)."`
 	PerSecond   *int          `placeholder:"N" help:"Most requests in a rolling second."`
@@ -21,6 +21,7 @@ type rateCmd struct {
 	PerDay      *int          `placeholder:"N" help:"Most requests in a rolling day."`
 	Burst       *int          `placeholder:"N" help:"Most requests at once after a rest."`
 	Concurrency *int          `placeholder:"N" help:"Most calls under way at once."`
+	Shared      bool          `help:"Change a quota that several targets share (quotas in the configuration)."`
 	Reset       bool          `help:"Return to the configured quota."`
 	Note        string        `placeholder:"TEXT" help:"Why; status shows it."`
 }
@@ -39,15 +40,19 @@ func (c *rateCmd) Run(ctx context.Context, g *Globals) error {
 	}
 	limits.By = g.whoami()
 	return g.with(ctx, func(a *app.App) error {
+		limit, unlimit := a.Limit, a.Unlimit
+		if c.Shared {
+			limit, unlimit = a.LimitShared, a.UnlimitShared
+		}
 		switch {
 		case c.Reset:
-			o, err := a.Unlimit(ctx, c.Target)
+			o, err := unlimit(ctx, c.Target)
 			if err != nil {
 				return err
 			}
 			return g.limited(c.Target, o.Limits)
 		case c.changes():
-			o, err := a.Limit(ctx, c.Target, limits)
+			o, err := limit(ctx, c.Target, limits)
 			if err != nil {
 				return err
 			}
@@ -73,6 +78,12 @@ func (c *rateCmd) limits(now time.Time) (l app.Limits, err error) {
 	}
 	if !c.Reset && !c.changes() && (c.For != 0 || c.Note != "") {
 		return l, errors.New("there is nothing to change: give a rate, such as 2/s, or a limit, such as --per-hour 500")
+	}
+	if c.Shared && c.Concurrency != nil {
+		return l, errors.New("--concurrency is a target's own: leave out --shared")
+	}
+	if c.Shared && !c.Reset && !c.changes() {
+		return l, errors.New("--shared goes with a change; crmsync rate TARGET shows what the target shares, too")
 	}
 	if c.Rate != "" {
 		if l.Rate, err = app.ParseRate(c.Rate); err != nil {
@@ -164,10 +175,12 @@ func (g *Globals) showQuota(t app.TargetStatus, now time.Time) error {
 		out := struct {
 			Target string           `json:"target"`
 			Limits *app.Limits      `json:"limits,omitempty"`
+			Group  string           `json:"quota_group,omitempty"`
+			Their  *app.Limits      `json:"shared_limits,omitempty"`
 			Quota  *app.QuotaStatus `json:"quota,omitempty"`  // absent: nobody runs it
 			Shared *app.QuotaStatus `json:"shared,omitempty"` // the one in common with others
 			ETA    *app.ETA         `json:"eta,omitempty"`
-		}{Target: t.Target, ETA: t.ETA}
+		}{Target: t.Target, ETA: t.ETA, Group: t.Group, Their: t.SharedLimits}
 		if t.Orders.Limits != (app.Limits{}) {
 			out.Limits = &t.Orders.Limits
 		}

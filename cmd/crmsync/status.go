@@ -115,7 +115,7 @@ const wholeQuotas = 12
 
 // quotaTells says whether there is more to a target's quota than its rate.
 func quotaTells(t app.TargetStatus) bool {
-	if t.ETA != nil || limitsText(t.Orders.Limits) != "" {
+	if t.ETA != nil || t.SharedLimits != nil || limitsText(t.Orders.Limits) != "" {
 		return true
 	}
 	l := t.Lane

@@ -36,11 +36,11 @@ function limitsText(l) {
   return parts.join(", ");
 }
 
-function limitsLine(l, now) {
+function limitsLine(who, l, now) {
   const what = limitsText(l ?? {});
   if (what === "" || fmt.instant(l.until) <= now) return "";
   const end = l.until ? `until ${fmt.when(l.until, now)}` : "until it is reset";
-  return `Limited to ${what} by ${l.by || "an operator"} since ${fmt.clock(l.since, now)}, ${end}${l.note ? `: “${l.note}”` : ""}`;
+  return `${who} to ${what} by ${l.by || "an operator"} since ${fmt.clock(l.since, now)}, ${end}${l.note ? `: “${l.note}”` : ""}`;
 }
 
 function etaLine(e, now) {
@@ -70,7 +70,11 @@ export class Quota {
       bar(meter, w.limit ? [{ kind, value: w.used }] : [], w.limit ?? 0);
       text(used, (w.limit ? `${fmt.count(w.used)} of ${fmt.count(w.limit)}` : `${fmt.count(w.left)} left`) + w.note);
     });
-    const lines = [limitsLine(t.orders?.limits, now), etaLine(t.eta, now)].filter(Boolean);
+    const lines = [
+      limitsLine("Limited", t.orders?.limits, now),
+      limitsLine(`${t.quota_group} is limited`, t.shared_limits, now),
+      etaLine(t.eta, now),
+    ].filter(Boolean);
     each(this.lines, lines, () => el("li"), (node, line) => text(node, line));
     show(this.lines, lines.length > 0);
   }
