@@ -103,7 +103,7 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 	defer a.Close()
 	b := h.another(a)
 	ctx := t.Context()
-	if _, err := a.LimitShared(ctx, "agency", worker.Limits{PerHour: 500}); err != nil {
+	if _, err := a.LimitShared(ctx, Who{By: "ann"}, "agency", worker.Limits{PerHour: 500}); err != nil {
 		t.Fatal(err)
 	}
 	if shared, leave, err := a.share(ctx, "office"); err != nil {
@@ -125,7 +125,7 @@ func TestSharedQuotaChangesHands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.LimitShared(ctx, "agency", worker.Limits{PerHour: 400, Until: time.Now().Add(-time.Second)}); err != nil {
+	if _, err := a.LimitShared(ctx, Who{By: "ann"}, "agency", worker.Limits{PerHour: 400, Until: time.Now().Add(-time.Second)}); err != nil {
 		t.Fatal(err)
 	}
 	held := h.shared(a)
@@ -240,11 +240,11 @@ func TestOrdersAreNotLost(t *testing.T) {
 	if _, err := a.q.Get(t.Context(), ordersKey+"office", &stored); err != nil || stored.Limits.PerHour != 4*each {
 		t.Errorf("of %d orders %d count: %v", 4*each, stored.Limits.PerHour, err)
 	}
-	o, err := a.Limit(t.Context(), "office", worker.Limits{Rate: 3, By: "ann"})
+	o, err := a.Limit(t.Context(), Who{By: "ann"}, "office", worker.Limits{Rate: 3})
 	if err != nil || o.Limits.Rate != 3 || o.Limits.PerHour != 0 || o.Limits.Since.IsZero() || o.Note == "" {
 		t.Errorf("limits take the place of those before: %+v, %v", o, err)
 	}
-	if o, err := a.Unlimit(t.Context(), "office"); err != nil || o.Limits != (worker.Limits{}) || o.Note == "" {
+	if o, err := a.Unlimit(t.Context(), Who{By: "ann"}, "office"); err != nil || o.Limits != (worker.Limits{}) || o.Note == "" {
 		t.Errorf("unlimited: %+v, %v", o, err)
 	}
 }

@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
 	"crmsync/config"
+	"crmsync/queue"
 	"crmsync/worker"
 )
 
@@ -46,13 +48,20 @@ func FormatRate(perSecond float64) string { return config.FormatRate(perSecond) 
 // Limit sets limits in place of a target's configured quota, all that were set
 // before being given up. They hold until l.Until, or for good where that is
 // zero, through restarts and takeovers.
-func (a *App) Limit(ctx context.Context, target string, l worker.Limits) (worker.Orders, error) {
-	l.Since = time.Now()
+func (a *App) Limit(ctx context.Context, who Who, target string, l worker.Limits) (worker.Orders, error) {
+	by, err := a.noteOrder(ctx, who, "rate", target, limitsDetail(l))
+	if err != nil {
+		return worker.Orders{}, err
+	}
+	l.By, l.Since = by, time.Now()
 	return a.Steer(ctx, target, func(o *worker.Orders) { o.Limits = l })
 }
 
 // Unlimit returns a target to its configured quota.
-func (a *App) Unlimit(ctx context.Context, target string) (worker.Orders, error) {
+func (a *App) Unlimit(ctx context.Context, who Who, target string) (worker.Orders, error) {
+	if _, err := a.noteOrder(ctx, who, "rate", target, "as configured"); err != nil {
+		return worker.Orders{}, err
+	}
 	return a.Steer(ctx, target, func(o *worker.Orders) { o.Limits = worker.Limits{} })
 }
 
@@ -62,20 +71,36 @@ func sharedName(group string) string { return "shared." + group }
 
 // LimitShared is [App.Limit] for a shared quota. l has no Concurrency: that is
 // each target's own.
-func (a *App) LimitShared(ctx context.Context, group string, l worker.Limits) (worker.Orders, error) {
-	if err := a.knownShared(group); err != nil {
+func (a *App) LimitShared(ctx context.Context, who Who, group string, l worker.Limits) (worker.Orders, error) {
+	by, err := a.noteShared(ctx, who, group, limitsDetail(l))
+	if err != nil {
 		return worker.Orders{}, err
 	}
-	l.Since = time.Now()
+	l.By, l.Since = by, time.Now()
 	return a.order(ctx, sharedName(group), func(o *worker.Orders) { o.Limits = l })
 }
 
 // UnlimitShared returns a shared quota to what is configured.
-func (a *App) UnlimitShared(ctx context.Context, group string) (worker.Orders, error) {
-	if err := a.knownShared(group); err != nil {
+func (a *App) UnlimitShared(ctx context.Context, who Who, group string) (worker.Orders, error) {
+	if _, err := a.noteShared(ctx, who, group, "as configured"); err != nil {
 		return worker.Orders{}, err
 	}
 	return a.order(ctx, sharedName(group), func(o *worker.Orders) { o.Limits = worker.Limits{} })
+}
+
+// noteShared is noteOrder for a shared quota.
+func (a *App) noteShared(ctx context.Context, who Who, group, detail string) (by string, err error) {
+	if err := a.knownShared(group); err != nil {
+		return "", err
+	}
+	actor := a.actor(who)
+	return actor.By, a.q.Audit(ctx, queue.Entry{Actor: actor, Action: "rate", Detail: "shared quota " + group + ": " + detail})
+}
+
+// limitsDetail says limits in the audit trail.
+func limitsDetail(l worker.Limits) string {
+	b, _ := json.Marshal(l) // plain data
+	return string(b)
 }
 
 func (a *App) knownShared(group string) error {

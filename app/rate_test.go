@@ -64,7 +64,7 @@ func TestLaneReturnsFromLimits(t *testing.T) {
 	}
 	allowed(2000, 10*time.Second)
 	until := time.Now().Add(1500 * time.Millisecond)
-	if _, err := a.Limit(t.Context(), "office", worker.Limits{Rate: 5, Until: until, By: "ann"}); err != nil {
+	if _, err := a.Limit(t.Context(), Who{By: "ann"}, "office", worker.Limits{Rate: 5, Until: until}); err != nil {
 		t.Fatal(err)
 	}
 	allowed(5, time.Second)

@@ -38,7 +38,6 @@ func (c *rateCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	limits.By = g.whoami()
 	return g.with(ctx, func(a *app.App) error {
 		limit, unlimit := a.Limit, a.Unlimit
 		if c.Shared {
@@ -46,13 +45,13 @@ func (c *rateCmd) Run(ctx context.Context, g *Globals) error {
 		}
 		switch {
 		case c.Reset:
-			o, err := unlimit(ctx, c.Target)
+			o, err := unlimit(ctx, g.who(), c.Target)
 			if err != nil {
 				return err
 			}
 			return g.limited(c.Target, o.Limits)
 		case c.changes():
-			o, err := limit(ctx, c.Target, limits)
+			o, err := limit(ctx, g.who(), c.Target, limits)
 			if err != nil {
 				return err
 			}
