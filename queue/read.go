@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -86,12 +85,9 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 	}
 	var seen atomic.Uint64
 	if p.ends != nil {
-		var drain context.CancelCauseFunc
-		ctx, drain = context.WithCancelCause(ctx)
-		var watching sync.WaitGroup
-		defer watching.Wait()
-		defer drain(nil)
-		watching.Go(func() { watchLull(ctx, cons, p.ends, &seen, drain) })
+		var stop func()
+		ctx, stop = watchLull(ctx, cons, p.ends, &seen)
+		defer stop()
 	}
 	for next := uint64(1); ; next++ {
 		m, err := it.Next(jetstream.NextContext(ctx))
@@ -120,30 +116,39 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 }
 
 // watchLull ends a reading of which nothing is left: the consumer was made when
-// more waited, and what was deleted since never comes.
-func watchLull(ctx context.Context, cons jetstream.Consumer, ends func() bool, seen *atomic.Uint64, drain context.CancelCauseFunc) {
-	t := time.NewTicker(lullAfter)
-	defer t.Stop()
-	last := ^uint64(0)
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
+// more waited, and what was deleted since never comes. The context that it returns
+// then ends with errDrained.
+func watchLull(ctx context.Context, cons jetstream.Consumer, ends func() bool, seen *atomic.Uint64) (context.Context, func()) {
+	ctx, drain := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(lullAfter)
+		defer t.Stop()
+		for last := ^uint64(0); ; {
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return
+			}
+			n := seen.Load()
+			switch {
+			case !ends():
+				return
+			case n != last:
+				last = n
+				continue
+			}
+			info, err := cons.Info(ctx)
+			if err == nil && info.NumPending == 0 && info.Delivered.Consumer == n && seen.Load() == n && ends() {
+				drain(errDrained)
+				return
+			}
 		}
-		if !ends() {
-			return
-		}
-		n := seen.Load()
-		if n != last {
-			last = n
-			continue
-		}
-		info, err := cons.Info(ctx)
-		if err == nil && info.NumPending == 0 && info.Delivered.Consumer == n && seen.Load() == n && ends() {
-			drain(errDrained)
-			return
-		}
+	}()
+	return ctx, func() {
+		drain(nil)
+		<-done
 	}
 }
 

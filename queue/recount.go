@@ -1,0 +1,123 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"crmsync/contact"
+)
+
+// recount finds what the operation has done so far: its claims are what waits,
+// the records tell what has ended. It returns the last record that it saw.
+func (r *redriver) recount(ctx context.Context) (uint64, error) {
+	own, err := r.claims(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range own {
+		r.open[c.Letter] = true
+		// Who made it may have stopped before it was published.
+		if err := r.q.mendOne(ctx, c); err != nil {
+			return 0, fmt.Errorf("letter %d: %w", c.Letter, err)
+		}
+	}
+	clear(r.op.Ended)
+	r.op.DeadAgain = nil
+	from := r.op.First
+	err = r.q.follow(ctx, outcomeStream, r.config(from), false, func(m inMsg) error {
+		from = m.seq
+		if e, ok := r.endOf(m); ok {
+			r.count(e)
+			if len(r.op.IDs) > 0 || e.letter > r.op.Cursor {
+				r.before[e.letter] = true
+			}
+		}
+		return nil
+	})
+	r.op.Sent = int64(len(r.open))
+	for _, n := range r.op.Ended {
+		r.op.Sent += n
+	}
+	return from, err
+}
+
+// claims lists the letters that the operation has in hand.
+func (r *redriver) claims(ctx context.Context) (own []*Claim, err error) {
+	err = r.q.claims(ctx, r.op.Filter.Target, func(c *Claim) error {
+		if c.Operation == r.op.ID {
+			own = append(own, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("queue: redrive: %w", err)
+	}
+	return own, nil
+}
+
+func (r *redriver) config(after uint64) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		FilterSubject: Filter{Target: r.op.Filter.Target}.subject(), HeadersOnly: true,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+	}
+}
+
+func (r *redriver) endOf(m inMsg) (ended, bool) {
+	if m.header.Get(contact.HeaderOperation) != r.op.ID || m.header.Get(headerLetter) != "" {
+		return ended{}, false
+	}
+	letter, err := strconv.ParseUint(m.header.Get(contact.HeaderRedriveOf), 10, 64)
+	if err != nil {
+		return ended{}, false
+	}
+	_, outcome, err := parseOutcomeSubject(m.subject)
+	return ended{letter: letter, outcome: outcome, record: m.seq}, err == nil
+}
+
+func (r *redriver) count(e ended) {
+	delete(r.open, e.letter)
+	r.op.Ended[e.outcome]++
+	if e.outcome == contact.Dead && len(r.op.DeadAgain) < maxAuditIDs {
+		r.op.DeadAgain = append(r.op.DeadAgain, e.record)
+	}
+	r.changed = true
+}
+
+func (r *redriver) follow(ctx context.Context, from uint64) error {
+	return r.q.follow(ctx, outcomeStream, r.config(from), true, func(m inMsg) error {
+		e, ok := r.endOf(m)
+		if !ok {
+			return nil
+		}
+		select {
+		case r.ends <- e:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// clear waits until the letters of all that ended are gone.
+func (r *redriver) clear(ctx context.Context) error {
+	for began := time.Now(); ; {
+		left, err := r.claims(ctx)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		if time.Since(began) > settleWait {
+			for _, c := range left {
+				if err := r.q.mendOne(ctx, c); err != nil {
+					return err
+				}
+			}
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
