@@ -63,19 +63,17 @@ func TestStrictBucketIsUsedAndKept(t *testing.T) {
 		for range 5 {
 			b := NewBudget(q, spent, time.Now())
 			var wg sync.WaitGroup
-			end := time.Now().Add(20 * time.Second)
-			for range 32 {
+			free := make(chan struct{}, 32)
+			for end := time.Now().Add(12 * time.Second); time.Now().Before(end); {
+				free <- struct{}{}
+				if err := b.spend(t.Context()); err != nil {
+					t.Fatal(err)
+				}
 				wg.Go(func() {
-					for time.Now().Before(end) {
-						if err := b.spend(t.Context()); err != nil {
-							t.Error(err)
-							return
-						}
-						if !e.call() {
-							t.Error("refused")
-							return
-						}
+					if !e.call() {
+						t.Error("refused")
 					}
+					<-free
 				})
 			}
 			wg.Wait()

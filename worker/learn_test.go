@@ -72,22 +72,23 @@ type rig struct {
 	refused  []time.Time
 }
 
-// run lets the callers work for a time.
+// run calls for a time, as a lane does: a free connection, then the quota, then
+// the call.
 func (r *rig) run(t *testing.T, long time.Duration) {
 	var wg sync.WaitGroup
-	end := time.Now().Add(long)
-	for range r.callers {
+	defer wg.Wait()
+	free := make(chan struct{}, r.callers)
+	for end := time.Now().Add(long); time.Now().Before(end); {
+		free <- struct{}{}
+		if err := r.b.spend(t.Context()); err != nil {
+			t.Error(err)
+			return
+		}
 		wg.Go(func() {
-			for time.Now().Before(end) {
-				if err := r.b.spend(t.Context()); err != nil {
-					t.Error(err)
-					return
-				}
-				r.call()
-			}
+			r.call()
+			<-free
 		})
 	}
-	wg.Wait()
 }
 
 func (r *rig) call() {
@@ -119,8 +120,11 @@ func countIn(times []time.Time, from, to time.Time) (n int) {
 }
 
 func about(ms int) func() time.Duration {
+	var mu sync.Mutex
 	r := rand.New(rand.NewPCG(1, uint64(ms)))
 	return func() time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
 		return time.Duration((0.7 + 0.6*r.Float64()) * float64(ms) * float64(time.Millisecond))
 	}
 }
@@ -159,6 +163,9 @@ func (c hiddenCase) hidden() hidden {
 func hiddenCases() (out []hiddenCase) {
 	for _, limit := range []float64{1, 5, 30, 200} {
 		for _, server := range []string{"small bucket", "bucket of 20", "bucket of a second", "second", "minute"} {
+			if server == "second" && limit == 1 {
+				continue // requests that come 0.7 to 1.3 s apart: some meet in one second at any rate
+			}
 			for _, times := range []float64{1.5, 10, 50, 0} {
 				for _, callers := range []int{1, 4, 16} {
 					for _, ms := range []int{20, 500} {
@@ -172,7 +179,7 @@ func hiddenCases() (out []hiddenCase) {
 	}
 	if !*allHidden {
 		out = slices.DeleteFunc(out, func(c hiddenCase) bool {
-			every := uint64(7)
+			every := uint64(17)
 			if c.limit == 200 {
 				every = 23 // they take longest
 			}
