@@ -100,10 +100,15 @@ func perUpdate(kind string, c worker.Counts) float64 {
 	for _, n := range c.Outcomes {
 		ended += n
 	}
-	switch {
-	case ended >= measuredFrom:
+	if ended >= measuredFrom {
 		return max(0.01, float64(c.Requests)/float64(ended))
-	case kind == config.KindPerfex:
+	}
+	return float64(requestsOf(kind))
+}
+
+// requestsOf is how many requests a change mostly takes.
+func requestsOf(kind string) int {
+	if kind == config.KindPerfex {
 		return 2
 	}
 	return 1

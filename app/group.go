@@ -155,7 +155,10 @@ func (a *App) storeGroup(ctx context.Context, g *group, memory []worker.Spent) e
 	if errors.Is(err, queue.ErrChanged) {
 		var there sharedState
 		_, at, readErr := a.q.GetAt(ctx, sharedKey+g.name, &there)
-		if readErr == nil && there.Writer == g.writer { // it was stored and the answer lost
+		if readErr != nil {
+			return readErr // whose it is will show
+		}
+		if there.Writer == g.writer { // it was stored and the answer lost
 			rev, err = a.q.PutAt(ctx, sharedKey+g.name, state, at)
 		}
 	}

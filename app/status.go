@@ -263,9 +263,8 @@ func (a *App) ResumeStorm(ctx context.Context, who Who, target string, how After
 	_, err = a.Steer(ctx, target, func(o *worker.Orders) {
 		now := time.Now()
 		o.Hold, o.Until, o.By, o.Note, o.Since = false, time.Time{}, by, "", now
-		if how == RecallLetters {
-			o.RecallAt = now
-		} else {
+		o.Storm, o.Recall = h.Since, how == RecallLetters
+		if !o.Recall {
 			o.Accepted, o.AcceptedAt = h.Cause.Fingerprint(), now
 		}
 	})

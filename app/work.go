@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,7 +129,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	quota.Durable = true // see report
 	lane := worker.New(worker.Options{
 		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
-		Timeout: t.Timeout, Quota: quota, Shared: shared,
+		Timeout: t.Timeout, Quota: quota, Requests: requestsOf(t.Kind), Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
 		Memory:        remembered(before.Lane.Memory, log),
@@ -246,6 +247,10 @@ func (a *App) report(ctx context.Context, told *bulletin, l *worker.Lane) {
 // digest is what of a status counts as a change: all but the time of asking.
 func digest(st worker.Status) []byte {
 	st.At, st.Until = time.Time{}, time.Time{}
+	st.Spent = slices.Clone(st.Spent)
+	for i := range st.Spent {
+		st.Spent[i].At = time.Time{}
+	}
 	b, _ := json.Marshal(st) // plain data
 	return b
 }

@@ -32,6 +32,9 @@ type Answer struct {
 	// (the read before a failing write): the target works, the failure is
 	// more likely this change's own.
 	Alive bool
+	// Wrote says that a write was answered, or found carried out: the answer
+	// shows that the CRM takes writes, not only that it can be read.
+	Wrote bool
 	// ReadBack says of a success that the write's own answer was lost, and that
 	// the contact was read and holds it.
 	ReadBack bool

@@ -50,6 +50,10 @@ type tally interface {
 	restore(s Spent, now time.Time)
 }
 
+// errNoQuota says that a request of a call was not made because the quota has no
+// room for it soon.
+var errNoQuota = errors.New("the quota has no room for the rest of the call")
+
 // errLease says that a request was not made because our ownership might not
 // outlast it.
 var errLease = errors.New("the lease on the target could end before the request does")
@@ -228,7 +232,7 @@ func (b *Budget) emptyLocked(now time.Time) {
 
 // readyLocked is the earliest instant at which a request may be sent once ahead
 // others have been, as far as is known now, and what keeps it until then.
-func (b *Budget) readyLocked(now time.Time, ahead int) (at time.Time, why Waited) {
+func (b *Budget) readyLocked(now time.Time, ahead, n int) (at time.Time, why Waited) {
 	b.tuneLocked(now)
 	at = now
 	later := func(t time.Time, w Why, l WindowLimit) {
@@ -249,7 +253,7 @@ func (b *Budget) readyLocked(now time.Time, ahead int) (at time.Time, why Waited
 		}
 	}
 	for _, w := range b.windows {
-		later(w.when(now, ahead+1), WhyWindow, w.of())
+		later(w.when(now, ahead+min(n, w.allowed())), WhyWindow, w.of())
 	}
 	for i := range b.adverts {
 		if t := b.adverts[i].when(now, ahead+1); t.After(at) {
@@ -295,17 +299,21 @@ func (b *Budget) gapLocked() time.Duration {
 
 // when is the earliest instant at which a request may be sent, as far as is
 // known now (now itself if at once), and what it waits for.
-func (b *Budget) when(now time.Time) (at time.Time, why Waited) {
+func (b *Budget) when(now time.Time) (at time.Time, why Waited) { return b.whenRoom(now, 1) }
+
+// whenRoom is when, for a request that others are to follow soon: the windows
+// must have room for n, as far as they ever have.
+func (b *Budget) whenRoom(now time.Time, n int) (at time.Time, why Waited) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at, why = b.readyLocked(now, 0)
+	at, why = b.readyLocked(now, 0, n)
 	s := b.shared
 	if s == nil {
 		return at, why
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	both, whyShared := s.readyLocked(now, s.aheadLocked(b, now))
+	both, whyShared := s.readyLocked(now, s.aheadLocked(b, now), n)
 	if both.Before(at) {
 		s.leaveLineLocked(b) // its own limit keeps it: nobody need wait for it
 		return at, why
@@ -320,17 +328,29 @@ func (b *Budget) when(now time.Time) (at time.Time, why Waited) {
 	return at, why
 }
 
+// fits says whether every window can ever have room for n requests.
+func (b *Budget) fits(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, w := range b.windows {
+		if w.allowed() < n {
+			return false
+		}
+	}
+	return b.shared == nil || b.shared.fits(n)
+}
+
 // try spends one request if it may be sent now.
 func (b *Budget) try(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if at, _ := b.readyLocked(now, 0); at.After(now) {
+	if at, _ := b.readyLocked(now, 0, 1); at.After(now) {
 		return false
 	}
 	if s := b.shared; s != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if at, _ := s.readyLocked(now, s.aheadLocked(b, now)); at.After(now) {
+		if at, _ := s.readyLocked(now, s.aheadLocked(b, now), 1); at.After(now) {
 			s.lineUpLocked(b, at)
 			return false
 		}

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"crmsync/contact"
@@ -59,7 +60,7 @@ func (l *Lane) ripen(work context.Context, now time.Time) {
 	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
 		l.endHold(now, "the time it asked for is over")
 	}
-	if l.hold != nil && l.hold.Reason == HoldCredentials && l.probing == nil && l.o.SecretChanged != nil && l.o.SecretChanged() {
+	if l.hold != nil && l.hold.Reason == HoldCredentials && l.probing == nil && !l.reading && l.o.SecretChanged != nil && l.o.SecretChanged() {
 		l.hold.NextProbe = now
 	}
 }
@@ -103,7 +104,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
 		return waiting{what: "its lease to be renewed", until: now.Add(leaseRecheck)}
 	}
-	if at, why := l.budget.when(now); at.After(now) {
+	if at, why := l.budget.whenRoom(now, l.o.Requests); at.After(now) {
 		return waiting{what: why.String(), until: at, quota: why}
 	}
 	return waiting{}
@@ -217,8 +218,19 @@ func (l *Lane) Spend(ctx context.Context) error {
 // spending pays for the further requests of a call.
 func (l *Lane) spending(r *result) crm.Spend {
 	return func(ctx context.Context) error {
+		// What was read before a write must not grow old, nor a write go out
+		// into a hold that has begun: a call does not wait for its quota for
+		// longer than for an answer. One that is too large for a window must.
+		wait := time.Duration(math.MaxInt64)
+		if l.o.Requests > 1 && l.budget.fits(l.o.Requests) {
+			wait = l.o.Timeout
+			if at, _ := l.budget.when(time.Now()); time.Until(at) > wait {
+				r.cut = errNoQuota
+				return errNoQuota
+			}
+		}
 		// A lane that stops does not wait for a quota that may take an hour.
-		ctx, stop := context.WithCancel(ctx)
+		ctx, stop := context.WithTimeout(ctx, wait)
 		defer stop()
 		defer context.AfterFunc(l.stopping, stop)()
 		if err := l.budget.spend(ctx); err != nil {

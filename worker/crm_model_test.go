@@ -61,7 +61,7 @@ type fate struct {
 	panics    bool
 }
 
-var fine = fate{answer: crm.Answer{Verdict: contact.VerdictApplied, Status: 200}, latency: 50 * time.Millisecond}
+var fine = fate{answer: crm.Answer{Verdict: contact.VerdictApplied, Status: 200, Wrote: true}, latency: 50 * time.Millisecond}
 
 func newCRMModel(t *testing.T, q *queueModel) *crmModel {
 	return &crmModel{t: t, q: q, contacts: map[string]*crmContact{}, mails: map[int]int{}, plan: func(*crmCall) fate { return fine }}

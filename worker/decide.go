@@ -41,11 +41,13 @@ func (l *Lane) decide(work context.Context, r result) {
 	}
 	switch a.Verdict {
 	case contact.VerdictApplied, contact.VerdictUnchanged:
-		l.alive(now)
-		l.calm()
+		l.alive(now, a.Wrote)
+		if a.Wrote {
+			l.calm()
+		}
 		l.accepted(work, s, r)
 	case contact.VerdictInvalid, contact.VerdictMissing:
-		l.alive(now)
+		l.alive(now, a.Wrote)
 		l.refused(work, s, r)
 	case contact.VerdictThrottled:
 		l.throttledBy(r)

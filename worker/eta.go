@@ -42,7 +42,11 @@ func (b *Budget) etaLocked(now time.Time, n int) time.Time {
 	}
 	at := from.Add(further(n))
 	for _, w := range b.windows {
-		at = latest(at, w.eta(from, n, further))
+		// On a copy: from may lie ahead, and a window's time does not go back.
+		c := newWindowOf(w.of(), b.born)
+		c.allow(w.allowed())
+		c.restore(w.save(now), now)
+		at = latest(at, c.eta(from, n, further))
 	}
 	for i := range b.adverts {
 		at = latest(at, b.adverts[i].eta(from, n, further))

@@ -156,7 +156,7 @@ func (b *Budget) memoryLocked(now time.Time) []Spent {
 	}
 	out := []Spent{whole}
 	for _, w := range append(slices.Clone(b.windows), b.grant.former...) {
-		if w.of().Span > grantSpan || !b.grant.on {
+		if w.of().Span > grantSpan || !b.grant.on || b.grant.released {
 			out = append(out, w.save(now))
 		}
 	}

@@ -64,6 +64,8 @@ type Hold struct {
 	Contacts int            `json:"contacts,omitempty"`
 	Letters  []contact.Ref  `json:"letters,omitempty"`
 
+	Writes bool `json:"writes,omitempty"` // writes fail while reads are answered
+
 	trial bool // the read was answered: the next probe is one change
 }
 
@@ -160,9 +162,24 @@ func (l *Lane) note(k contact.Key, r result) {
 	}
 }
 
+// readOnlyMost is how many changes in a row that need no write end a hold all
+// the same: whoever is left may need none for hours.
+const readOnlyMost = 50
+
 // alive notes an answer that shows the target in order: whatever it said of
-// this change, it answered us as itself.
-func (l *Lane) alive(now time.Time) {
+// this change, it answered us as itself. Where writes have failed while reads
+// were answered, only an answer to a write shows that.
+func (l *Lane) alive(now time.Time, wrote bool) {
+	if l.writesFail && !wrote {
+		l.lastGood = now
+		if l.readOnly++; l.readOnly < readOnlyMost {
+			if h := l.hold; h != nil && h.Probes() {
+				h.trial, h.NextProbe = true, now // the next may need a write
+			}
+			return
+		}
+	}
+	l.writesFail, l.readOnly = false, 0
 	if len(l.streak) > 1 {
 		// Several failed and nobody was served: that was an outage too small
 		// to be called one. It costs each of them one attempt.
@@ -182,6 +199,7 @@ func (l *Lane) refusedUs(now time.Time, a crm.Answer) {
 	every := probeCredentials
 	if a.Verdict == contact.VerdictForbidden {
 		every = probeForbidden
+		l.writesFail, l.readOnly = true, 0
 	}
 	l.beginHold(Hold{Reason: HoldCredentials, Since: now, NextProbe: now.Add(max(every, a.Wait)), Every: every}, a)
 	if l.hold.Reason == HoldCredentials {
@@ -206,6 +224,9 @@ func (l *Lane) throttledBy(r result) {
 // target. It says whether the lane holds for an outage; then the failure costs
 // no attempt.
 func (l *Lane) failed(now time.Time, s *slot, a crm.Answer) bool {
+	if a.Alive {
+		l.writesFail, l.readOnly = true, 0
+	}
 	if l.hold != nil && l.hold.Reason == HoldOutage {
 		s.failures = s.attempts
 		l.nextProbe(now, a)

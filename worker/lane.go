@@ -65,6 +65,9 @@ type Lane struct {
 	incident int            // failures in a row that the sender calls the target's
 	lastGood time.Time      // last answer that showed the target alive
 
+	writesFail bool // writes have failed while reads were answered
+	readOnly   int  // changes in a row since, which needed no write
+
 	waiting  waiting  // what dispatch waits for
 	heldBack heldBack // by a quota
 	stats    Counts
@@ -116,6 +119,9 @@ func (l *Lane) Run(ctx, work context.Context) error {
 	defer context.AfterFunc(work, l.drains)()
 	defer l.drains()
 	l.remember(l.o.Memory)
+	if h, o := l.hold, l.o.Orders; h == nil || !o.Since.After(h.Since) || !o.Since.After(h.Probed) {
+		l.operator.Since = o.Since // an old order to resume asks for no probe
+	}
 	l.obey(l.o.Orders)
 	intake, stop := context.WithCancel(ctx)
 	var readers sync.WaitGroup
@@ -142,11 +148,12 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 	defer timer.Stop()
 	stopping := ctx.Done()
 	for {
+		changed := l.budget.changed() // before it is asked
 		l.dispatch(work)
 		if l.draining {
 			l.drains()
 		}
-		if l.draining && l.calling == 0 && l.settling == 0 && !l.storms.recalling {
+		if l.draining && l.calling == 0 && l.settling == 0 && l.storms.back == nil {
 			return errors.Join(l.fatal, work.Err())
 		}
 		wake := idleWait
@@ -172,7 +179,7 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			l.sweep(work)
 		case o := <-l.orders:
 			l.obey(o)
-		case <-l.budget.changed():
+		case <-changed:
 		case err := <-failed:
 			l.fatal, l.draining = errors.Join(l.fatal, err), true
 		case <-stopping:
@@ -291,8 +298,11 @@ type Orders struct {
 	// other begins.
 	Accepted   string    `json:"accepted,omitempty"`
 	AcceptedAt time.Time `json:"accepted_at,omitzero"`
-	// RecallAt ends a storm that began before it: its letters are recalled.
-	RecallAt time.Time `json:"recall_at,omitzero"`
+	// Storm is the Since of the storm that the operator has judged, by the
+	// lane's clock: it ends, with its letters recalled or, if its cause is
+	// Accepted, left.
+	Storm  time.Time `json:"storm,omitzero"`
+	Recall bool      `json:"recall,omitempty"`
 }
 
 func (l *Lane) obey(o Orders) {
@@ -311,13 +321,11 @@ func (l *Lane) obey(o Orders) {
 		l.hold.NextProbe = time.Now() // whoever resumes wants to see it tried
 	}
 	l.operator = o
-	if h := l.storms.hold; h != nil {
-		now := time.Now()
-		switch {
-		case o.RecallAt.After(h.Since):
+	if h := l.storms.hold; h != nil && !l.storms.over && o.Storm.Equal(h.Since) {
+		if o.Recall {
 			l.storms.over = true
-		case l.accepts(now, *h.Cause) && o.AcceptedAt.After(h.Since):
-			l.endStorm(now, "the operator accepts the refusals")
+		} else {
+			l.endStorm(time.Now(), "the operator accepts the refusals")
 		}
 	}
 	q := l.o.Quota.Under(o.Limits)

@@ -10,14 +10,17 @@ import (
 // Memory is what a lane knows that its successor must not have to find out
 // again: it stands in [Status], and goes into the next lane's [Options].
 type Memory struct {
-	Hold   *Hold   `json:"hold,omitempty"`   // the automatic one that is on
-	Storm  *Hold   `json:"storm,omitempty"`  // a storm that another hold covers
-	Streak *Streak `json:"streak,omitempty"` // refusals that may become one
+	Hold    *Hold    `json:"hold,omitempty"`    // the automatic one that is on
+	Storm   *Hold    `json:"storm,omitempty"`   // a storm that another hold covers
+	Streaks []Streak `json:"streaks,omitempty"` // refusals that may become one
 }
 
 // memory is a copy for others.
 func (l *Lane) memory() Memory {
-	m := Memory{Hold: l.hold.clone(), Streak: l.storms.kept()}
+	if l.hold != nil {
+		l.hold.Writes = l.writesFail
+	}
+	m := Memory{Hold: l.hold.clone(), Streaks: l.storms.kept()}
 	if l.storms.hold != l.hold {
 		m.Storm = l.storms.hold.clone()
 	}
@@ -35,7 +38,7 @@ func (h *Hold) clone() *Hold {
 // remember takes over what a former lane knew. Its clock may have been another:
 // no probe is put off for longer than this kind of hold waits at most.
 func (l *Lane) remember(m Memory) {
-	l.storms.restore(m.Streak)
+	l.storms.restore(m.Streaks)
 	for _, h := range []*Hold{m.Storm, m.Hold} {
 		h = h.clone()
 		if h == nil || h.Reason == HoldStorm && h.Cause == nil {
@@ -62,7 +65,7 @@ func (l *Lane) remember(m Memory) {
 		default: // of another version
 			continue
 		}
-		l.hold, l.recent = h, h.Evidence
+		l.hold, l.recent, l.writesFail = h, h.Evidence, h.Writes
 		l.o.Log.Warn().Str("target", l.o.Target).Str("reason", string(h.Reason)).
 			Time("since", h.Since).Msg("the lane before held; so does this one")
 	}

@@ -117,3 +117,29 @@ func TestSpend(t *testing.T) {
 		}
 	})
 }
+
+// What was read before a write does not grow old while the write waits for its
+// quota, and no write goes out in the middle of a hold.
+func TestCallDoesNotWaitForTheQuotaInTheMiddle(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.o.Quota = Quota{Rate: 10, Burst: 1, Concurrency: 4, Windows: []WindowLimit{{Span: time.Hour, Limit: 5}}}
+		w.o.Requests = 2
+		w.m.plan = func(*crmCall) fate { f := fine; f.readFirst = true; return f }
+		w.contacts(0, 20, "a")
+		r := w.start()
+		time.Sleep(time.Minute)
+		r.l.Steer(w.t.Context(), Orders{Hold: true, Since: time.Now()})
+		n := len(w.m.requests)
+		time.Sleep(2 * time.Hour)
+		if got := len(w.m.requests) - n; got > 0 {
+			t.Errorf("%d requests in the operator's hold", got)
+		}
+		r.l.Steer(w.t.Context(), Orders{Since: time.Now()})
+		r.settleAll(24 * time.Hour)
+		for _, c := range w.m.callsOf("") {
+			if d := c.end.Sub(c.at); d > w.o.Timeout+time.Second {
+				t.Fatalf("a call took %s", d)
+			}
+		}
+	})
+}

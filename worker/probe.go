@@ -70,6 +70,8 @@ func (l *Lane) probed(work context.Context, r result) {
 		return // it ended while the read was on its way
 	}
 	switch {
+	case a.Requests == 0 && a.Verdict.Permanent():
+		h.trial = true // nothing can be read about this contact: one change must do
 	case a.Verdict.Success() || a.Verdict.Permanent():
 		h.trial, h.NextProbe = true, now.Add(a.Wait)
 	case a.Verdict == contact.VerdictThrottled:

@@ -194,3 +194,66 @@ func TestContactStatus(t *testing.T) {
 		}
 	})
 }
+
+// Writes fail while reads are answered, and most rows need none: that is an
+// outage of writes, and nobody is dead for it.
+func TestWriteOutageAmongEqualRows(t *testing.T) {
+	inBubble(t, func(w *world) {
+		born, n := time.Now(), 0
+		w.o.Quota.Rate = 5
+		w.m.plan = func(c *crmCall) fate {
+			if _, err := fmt.Sscanf(c.change.Contact.ID, "c%d", &n); err == nil && n%10 != 0 {
+				return readOnly()
+			}
+			if c.at.Sub(born) < 30*time.Minute {
+				f := fails(contact.VerdictTransient, 500)
+				f.answer.Alive = true
+				return f
+			}
+			return fine
+		}
+		r := w.start()
+		for i := range 3600 {
+			w.contacts(i, 1, "a")
+			time.Sleep(500 * time.Millisecond)
+		}
+		r.settleAll(time.Hour)
+		if n := w.dead(); n != 0 {
+			t.Errorf("%d are dead", n)
+		}
+		if writes := len(w.m.callsOf("")); writes > 3600+1500 {
+			t.Errorf("%d calls for 3600 updates", writes)
+		}
+		w.m.contacts = map[string]*crmContact{} // the plan decided, not the values
+		w.q.contacts = map[string]*storedContact{}
+	})
+}
+
+// What was said before the hold began, last month perhaps, asks for no probe.
+func TestOldResumeAsksForNoProbe(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.m.plan = func(*crmCall) fate { return fails(contact.VerdictForbidden, 403) }
+		w.contacts(0, 10, "a")
+		w.o.Orders = Orders{Since: time.Now().Add(-24 * time.Hour), By: "ann"}
+		r := w.start()
+		time.Sleep(time.Second)
+		for range 30 {
+			w.o.Memory = roundTrip(w.t, r.status()).Memory
+			r.end()
+			r = w.start()
+			time.Sleep(time.Second)
+		}
+		if n := len(w.m.callsOf("")); n > 4+3 {
+			t.Errorf("%d calls in half a minute of a missing permission, with 30 restarts", n)
+		}
+		w.o.Memory = roundTrip(w.t, r.status()).Memory
+		r.end()
+		w.o.Orders.Since = time.Now() // but whoever says so while nobody runs it is heard
+		before := len(w.m.callsOf(""))
+		w.start()
+		time.Sleep(time.Second)
+		if n := len(w.m.callsOf("")) - before; n != 1 {
+			t.Errorf("%d probes after a resume between two lanes", n)
+		}
+	})
+}

@@ -210,11 +210,13 @@ func (s *sim) steer(ctx context.Context, lane *running, r *rand.Rand, until time
 			s.mu.Unlock()
 			lane.l.Sweep()
 		case 9:
-			s.order(lane, Orders{RecallAt: time.Now(), Since: time.Now()}, "operator recall")
+			if st, ok := lane.l.Status(s.t.Context()); ok && st.Hold != nil {
+				s.order(lane, Orders{Storm: st.Hold.Since, Recall: true, Since: time.Now()}, "operator recall")
+			}
 		case 10:
 			if st, ok := lane.l.Status(s.t.Context()); ok && st.Hold != nil && st.Hold.Cause != nil {
 				s.accepted = true
-				s.order(lane, Orders{Accepted: st.Hold.Cause.Fingerprint(), AcceptedAt: time.Now(), Since: time.Now()}, "operator accepts")
+				s.order(lane, Orders{Storm: st.Hold.Since, Accepted: st.Hold.Cause.Fingerprint(), AcceptedAt: time.Now(), Since: time.Now()}, "operator accepts")
 			}
 		case 7:
 			s.mu.Lock()

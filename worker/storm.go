@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -31,6 +32,7 @@ const (
 // success, as it is kept across owners.
 type Streak struct {
 	Cause    contact.Cause `json:"cause"`
+	Any      bool          `json:"any,omitempty"` // whatever the words: Cause has reason and status only
 	Contacts []string      `json:"contacts"`
 	// Letters are the updates that became dead letters on the way.
 	Letters []contact.Ref `json:"letters,omitempty"`
@@ -40,9 +42,8 @@ type Streak struct {
 type storms struct {
 	rows map[rowKey]*row // since the last success
 	hold *Hold           // the storm, once there is one
-	// over says how a storm ends: its letters are to be recalled.
-	over      bool
-	recalling bool
+	over bool            // the storm was an incident and is over: its letters are to be recalled
+	back *Hold           // the storm whose letters are being recalled
 }
 
 type row struct {
@@ -104,7 +105,7 @@ func (l *Lane) brake(now time.Time, s *slot, c contact.Cause, a crm.Answer) bool
 // letters.
 func (l *Lane) accepts(now time.Time, c contact.Cause) bool {
 	o := l.operator
-	return !o.AcceptedAt.IsZero() && now.Sub(o.AcceptedAt) < acceptFor &&
+	return !o.AcceptedAt.IsZero() && now.Sub(o.AcceptedAt).Abs() < acceptFor &&
 		(o.Accepted == c.Fingerprint() || o.Accepted == coarse(c).Fingerprint())
 }
 
@@ -144,20 +145,22 @@ func (l *Lane) calm() {
 // they are all stored; then the lane goes on.
 func (l *Lane) recall(work context.Context, now time.Time) {
 	h := l.storms.hold
-	if h == nil || !l.storms.over || l.storms.recalling || l.settling > 0 || l.draining {
+	if h == nil || !l.storms.over || l.storms.back != nil || l.settling > 0 || l.calling > 0 || l.draining {
 		return
 	}
 	if len(h.Letters) == 0 {
 		l.endStorm(now, "a change was taken")
 		return
 	}
-	l.storms.recalling = true
-	go func() { l.recalled <- l.o.Source.Recall(work, h.Letters) }()
+	l.storms.back = h
+	letters := h.Letters
+	go func() { l.recalled <- l.o.Source.Recall(work, letters) }()
 }
 
 // recallEnded is told how a recall ended.
 func (l *Lane) recallEnded(now time.Time, err error) {
-	l.storms.recalling = false
+	h := l.storms.back
+	l.storms.back = nil
 	if err != nil {
 		// What is not in the queue again is a dead letter still; the next
 		// owner, or the operator, can recall it.
@@ -167,8 +170,8 @@ func (l *Lane) recallEnded(now time.Time, err error) {
 		l.draining = true
 		return
 	}
-	l.stats.Recalled += int64(len(l.storms.hold.Letters))
-	l.forgive(*l.storms.hold.Cause)
+	l.stats.Recalled += int64(len(h.Letters))
+	l.forgive(*h.Cause)
 	l.endStorm(now, "a change was taken, the letters are recalled")
 }
 
@@ -176,7 +179,7 @@ func (l *Lane) recallEnded(now time.Time, err error) {
 // rest of their take.
 func (l *Lane) forgive(c contact.Cause) {
 	for _, s := range l.slots {
-		if s.take == nil || s.take.written != nil || s.state == slotSettling {
+		if s.take == nil || s.take.written != nil || s.state == slotSettling || s.state == slotCalling {
 			continue
 		}
 		for _, e := range s.take.end {
@@ -203,29 +206,32 @@ func (l *Lane) endStorm(now time.Time, why string) {
 	}
 }
 
-// kept is the longest row, for the next owner; nil where there is none to speak
-// of.
-func (s *storms) kept() *Streak {
-	var best *Streak
+// maxKept bounds the rows that are handed on.
+const maxKept = 8
+
+// kept is the longest rows, for the next owner.
+func (s *storms) kept() []Streak {
+	var out []Streak
 	for k, r := range s.rows {
-		if k.any || len(r.contacts) < 2 || best != nil && len(r.contacts) <= len(best.Contacts) {
-			continue
+		if len(r.contacts) > 1 {
+			out = append(out, Streak{
+				Cause: k.cause, Any: k.any, Contacts: slices.Sorted(maps.Keys(r.contacts)), Letters: slices.Clone(r.letters),
+			})
 		}
-		best = &Streak{Cause: k.cause, Contacts: slices.Sorted(maps.Keys(r.contacts)), Letters: slices.Clone(r.letters)}
 	}
-	return best
+	slices.SortFunc(out, func(a, b Streak) int {
+		return cmp.Or(cmp.Compare(len(b.Contacts), len(a.Contacts)), cmp.Compare(a.Cause.Fingerprint(), b.Cause.Fingerprint()))
+	})
+	return out[:min(len(out), maxKept)]
 }
 
-// restore takes over a former owner's row.
-func (s *storms) restore(k *Streak) {
-	if k == nil {
-		return
-	}
-	for _, key := range keysOf(k.Cause) {
-		r := s.row(key)
+// restore takes over a former owner's rows.
+func (s *storms) restore(kept []Streak) {
+	for _, k := range kept {
+		r := s.row(rowKey{cause: k.Cause, any: k.Any})
 		for _, id := range k.Contacts {
 			r.contacts[id] = true
 		}
-		r.letters = k.Letters
+		r.letters = slices.Clone(k.Letters)
 	}
 }

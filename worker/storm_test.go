@@ -193,7 +193,7 @@ func TestStormAccepted(t *testing.T) {
 		r.l.Steer(w.t.Context(), Orders{Accepted: "another", AcceptedAt: time.Now(), Since: time.Now()})
 		time.Sleep(time.Minute)
 		wantHold(w.t, r.status(), HoldStorm)
-		o := Orders{Accepted: h.Cause.Fingerprint(), AcceptedAt: time.Now(), Since: time.Now()}
+		o := Orders{Storm: h.Since, Accepted: h.Cause.Fingerprint(), AcceptedAt: time.Now(), Since: time.Now()}
 		r.l.Steer(w.t.Context(), o)
 		r.wait(time.Hour)
 		st := r.status()
@@ -223,7 +223,7 @@ func TestStormRecalledByOrder(t *testing.T) {
 		if time.Until(h.NextProbe) < 10*time.Second {
 			t.Fatalf("the next probe is in %s: the test shows nothing", time.Until(h.NextProbe))
 		}
-		r.l.Steer(w.t.Context(), Orders{RecallAt: time.Now(), Since: time.Now()})
+		r.l.Steer(w.t.Context(), Orders{Storm: h.Since, Recall: true, Since: time.Now()})
 		r.wait(time.Minute)
 		if c := r.status().Counts; c.Recalled != int64(len(h.Letters)) || w.dead() != 0 {
 			t.Errorf("%d recalled of %d, %d dead", c.Recalled, len(h.Letters), w.dead())
@@ -401,4 +401,90 @@ type prober struct {
 	*crmModel
 	reads *[]time.Time
 	read  func() crm.Answer
+}
+
+// A storm that ends while a contact's take is being sent leaves that take alone.
+func TestStormEndsBesideACall(t *testing.T) {
+	inBubble(t, func(w *world) {
+		born := time.Now()
+		w.o.Quota.Rate, w.o.Quota.Concurrency = 50, 4
+		w.q.publish("slow", contact.Live, "a")
+		w.q.publish("slow", contact.Live, "b")
+		w.contacts(0, 60, "a")
+		w.m.plan = func(c *crmCall) fate {
+			switch {
+			case c.change.Contact.ID == "slow" && c.n < 2, c.change.Contact.ID != "slow" && time.Since(born) < 2*time.Second:
+				return refuses(c) // the whole, then the newer half
+			case c.change.Contact.ID == "slow":
+				f := fine
+				f.latency = 9 * time.Second
+				return f
+			}
+			return fine
+		}
+		w.start().settleAll(time.Hour)
+	})
+}
+
+// What the operator says of a storm that is over already changes nothing, and
+// what was said of one says nothing of the next.
+func TestStormJudgedTooLate(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.m.plan = stormy(0, time.Minute)
+		w.contacts(0, 100, "a")
+		r := w.start()
+		var h *Hold
+		for r.status().Waiting != "the storm's dead letters to be recalled" {
+			h = r.status().Hold
+			time.Sleep(100 * time.Millisecond)
+		}
+		o := Orders{Storm: h.Since, Accepted: h.Cause.Fingerprint(), AcceptedAt: time.Now().Add(-2 * acceptFor), Since: time.Now()}
+		r.l.Steer(w.t.Context(), o)
+		r.wait(time.Hour)
+		if n := w.dead(); n != 0 {
+			t.Errorf("%d are dead", n)
+		}
+		w.m.plan = stormy(0, time.Hour)
+		w.contacts(1000, 100, "a")
+		time.Sleep(time.Minute)
+		o.Recall, o.Note = true, "again"
+		r.l.Steer(w.t.Context(), o)
+		time.Sleep(time.Second)
+		wantHold(w.t, r.status(), HoldStorm)
+	})
+}
+
+// readOnly is a change that needed no write.
+func readOnly() fate {
+	f := fine
+	f.answer = crm.Answer{Verdict: contact.VerdictUnchanged, Status: 200}
+	return f
+}
+
+// Rows that are equal already show nothing of whether changes are taken: a
+// nightly import of mostly equal rows brakes as any other.
+func TestStormAmongEqualRows(t *testing.T) {
+	inBubble(t, func(w *world) {
+		born, n := time.Now(), 0
+		w.o.Quota.Rate = 50
+		w.m.plan = func(c *crmCall) fate {
+			if _, err := fmt.Sscanf(c.change.Contact.ID, "c%d", &n); err == nil && n%10 != 0 {
+				return readOnly()
+			}
+			if c.at.Sub(born) < 30*time.Minute {
+				return refuses(c)
+			}
+			return fine
+		}
+		w.contacts(0, 5000, "a")
+		r := w.start()
+		time.Sleep(25 * time.Minute)
+		wantHold(w.t, r.status(), HoldStorm)
+		r.settleAll(time.Hour)
+		if n := w.dead(); n != 0 {
+			t.Errorf("%d are dead", n)
+		}
+		w.m.contacts = map[string]*crmContact{} // the plan decided, not the values
+		w.q.contacts = map[string]*storedContact{}
+	})
 }

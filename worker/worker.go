@@ -100,6 +100,9 @@ type Options struct {
 	// own; nil: none. What the CRM says of quotas is then said of this one.
 	Shared *Budget
 	Retry  Retry
+	// Requests is how many requests a change mostly takes; 0 means 1. A call
+	// starts only where the windows have room for them.
+	Requests int
 	// Orders are what the operator wants from the start; [Lane.Steer] changes
 	// them.
 	Orders Orders
@@ -152,6 +155,7 @@ func (o Options) withDefaults() Options {
 	def(&o.OutageAfter, DefaultOutageAfter)
 	def(&o.StormAfter, DefaultStormAfter)
 	def(&o.BulkEvery, DefaultBulkEvery)
+	def(&o.Requests, 1)
 	def(&o.Quota.Concurrency, 1)
 	def(&o.Quota.Burst, 1)
 	dur(&o.Margin, DefaultMargin)

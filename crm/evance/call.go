@@ -38,6 +38,7 @@ func (c *Client) send(ctx context.Context, m *crm.Meter, ch *contact.Change) crm
 	case f == nil:
 		a, d := k.verdict(r, true)
 		if d == certain {
+			a.Wrote = a.Verdict.Success() || a.Verdict == contact.VerdictInvalid
 			return a
 		}
 		return k.settle(ctx, a, d)
@@ -103,7 +104,7 @@ func (k *call) settle(ctx context.Context, a crm.Answer, d doubt) crm.Answer {
 	a.Alive = true
 	switch k.v.holds(now, k.fields) {
 	case yes:
-		return crm.Answer{Verdict: contact.VerdictApplied, Status: r.Status, Wait: a.Wait, Alive: true, ReadBack: true, Detail: "found applied by reading back"}
+		return crm.Answer{Verdict: contact.VerdictApplied, Status: r.Status, Wait: a.Wait, Alive: true, Wrote: true, ReadBack: true, Detail: "found applied by reading back"}
 	case cannotSay:
 		a.Detail = crm.Detail([]byte(a.Detail + "; reading back does not show all of it"))
 	case no:

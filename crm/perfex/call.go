@@ -81,6 +81,7 @@ func (c *Client) send(ctx context.Context, m *crm.Meter, ch *contact.Change) crm
 	}
 	a = at.write(ctx)
 	a.Alive = true // the read was answered
+	a.Wrote = a.Verdict.Success() || a.Verdict == contact.VerdictInvalid
 	if note != "" && a.Verdict.Success() {
 		a.Detail = note
 	}

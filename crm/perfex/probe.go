@@ -19,6 +19,6 @@ func (c *Client) Probe(ctx context.Context, spend crm.Spend, key contact.Key) cr
 	if ok {
 		a.Verdict = contact.VerdictUnchanged
 	}
-	a.Requests = k.meter.Requests()
+	a.Requests, a.Hints = k.meter.Requests(), k.meter.Hints()
 	return a
 }
