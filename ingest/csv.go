@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -108,7 +109,7 @@ func (t *table) fill(row *Row, rec record) error {
 	if row.ID, err = t.columns.contact(rec.cells); err != nil {
 		return err
 	}
-	items := make([]item, 0, len(t.columns.mapped))
+	items := make([]item, 0, len(t.columns.mapped)+len(t.columns.constants))
 	for _, c := range t.columns.mapped {
 		v, err := t.value(row, c, rec.cells[c.index])
 		if err != nil {
@@ -118,10 +119,7 @@ func (t *table) fill(row *Row, rec record) error {
 			items = append(items, item{c.path, v})
 		}
 	}
-	if len(items) == 0 {
-		return ErrNothing
-	}
-	row.Fields, err = patch(items)
+	row.Fields, err = patch(items, t.columns.constants)
 	return err
 }
 
@@ -263,8 +261,16 @@ func jsonString(s string) json.RawMessage {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// patch makes a patch of fields, checking it as a message's would be.
-func patch(items []item) (contact.Patch, error) {
+// patch makes a patch of a row's fields, sorted by path, and those of every row,
+// checking it as a message's would be.
+func patch(items, constants []item) (contact.Patch, error) {
+	if len(constants) > 0 {
+		items = append(items, constants...)
+		slices.SortStableFunc(items, byPath)
+	}
+	if len(items) == 0 {
+		return nil, ErrNothing
+	}
 	body, err := assemble(items)
 	if err != nil {
 		return nil, err

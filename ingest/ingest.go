@@ -59,12 +59,19 @@ type Options struct {
 	// imported, but listed in the Report. Nil takes every column for a field. A
 	// field with dots in it, address.city, is a member of an object.
 	Labels map[string]string
+	// Columns whose names begin with an underscore are remarks about a row, and
+	// taken only where IDColumn or Map names them.
+	//
 	// IDColumn is the column of the contact's id; empty takes the first there is
 	// of id, contact id.
 	IDColumn string
 	// Map maps columns to fields and goes before Labels; "" or "-" ignores the
-	// column. A column the file does not have is an error of Open.
+	// column. A field for a column that the file does not have is an error of
+	// Open.
 	Map map[string]string
+	// Constants are fields that every row sets, to a text that is converted as a
+	// cell is; "" clears. One for a field that a column is for too is an error.
+	Constants map[string]string
 	// Empty is an Empty constant; empty means EmptyIgnore. It is for CSV: JSON
 	// can say null.
 	Empty string
