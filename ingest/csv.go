@@ -22,6 +22,8 @@ type table struct {
 	columns *columns
 	o       Options
 	blank   int64
+	begun   bool
+	remarks map[string]string // of the first row
 }
 
 // openCSV reads the header.
@@ -84,6 +86,9 @@ func (t *table) next() (Row, error) {
 	if err != nil {
 		return Row{}, err
 	}
+	if !t.begun {
+		t.begun, t.remarks = true, t.columns.remarks(rec.cells)
+	}
 	row := Row{Line: rec.first}
 	if err := t.fill(&row, rec); err != nil {
 		if rec.last > rec.first {
@@ -136,7 +141,7 @@ func (t *table) value(row *Row, c *column, cell string) (json.RawMessage, error)
 	if err := checkText(cell); err != nil {
 		return nil, err
 	}
-	if scientific.MatchString(strings.TrimSpace(cell)) {
+	if strings.IndexByte(cell, '+') > 0 && scientific.MatchString(strings.TrimSpace(cell)) {
 		row.Warnings = append(row.Warnings, "column "+quote(c.name)+" looks like a long number that a spreadsheet cut short (4.47E+11)")
 	}
 	return convert(t.o, c.field, cell)
@@ -168,7 +173,7 @@ func checkText(s string) error {
 }
 
 func (t *table) report(r *Report) {
-	r.Delimiter, r.Blank = string(t.scan.delim), t.blank
+	r.Delimiter, r.Blank, r.Remarks = string(t.scan.delim), t.blank, t.remarks
 	t.columns.report(r)
 }
 
@@ -254,11 +259,25 @@ func delimiter(line []byte, o Options) (byte, bool, error) {
 
 // jsonString is a JSON string without the escapes that are for HTML.
 func jsonString(s string) json.RawMessage {
+	if plainText(s) {
+		b := make([]byte, 0, len(s)+2)
+		return append(append(append(b, '"'), s...), '"')
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	_ = e.Encode(s) // a string always encodes
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// plainText says that a string stands in JSON as it is.
+func plainText(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // patch makes a patch of a row's fields, sorted by path, and those of every row,

@@ -126,10 +126,15 @@ type Report struct {
 	Compressed bool
 	Delimiter  string // of CSV
 	IDColumn   string
+	// Columns are the names of all columns, in the file's order; nil for JSON.
+	Columns []string
 	// Mapping are the columns that are imported, in the file's order.
 	Mapping []Column
 	// Unmapped are the names of columns that are not, in the file's order.
 	Unmapped []string
+	// Remarks are the cells that the first row has in columns whose names begin
+	// with an underscore, by name; nil for JSON.
+	Remarks map[string]string
 	// Rows, Rejected and Blank count rows so far; Rejected are among Rows, Blank
 	// are not.
 	Rows, Rejected, Blank int64

@@ -234,12 +234,17 @@ func TestReport(t *testing.T) {
 	sum := sha256.Sum256([]byte(text))
 	want := Report{
 		Format: "csv", Encoding: "utf-8", Delimiter: ";", IDColumn: "ID",
+		Columns:  []string{"ID", "Shoe size", "Phone", "First name", "", "Notes"},
 		Mapping:  []Column{{"Phone", "phonenumber"}, {"First name", "firstname"}},
 		Unmapped: []string{"Shoe size"},
 		Rows:     2, Rejected: 1, Blank: 1, Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:]),
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
+	}
+	_, got = read("_job,id,phone,_row\n j1 ,7,1,3\nj2,8,2,4\n", Options{Labels: labels})
+	if fmt.Sprint(got.Remarks) != "map[_job:j1 _row:3]" || len(got.Unmapped) > 0 {
+		t.Errorf("remarks %v, unmapped %q", got.Remarks, got.Unmapped)
 	}
 	_, got = read("{\"contact id\":1,\"b\":2,\"phone\":\"1\"}\n\n{\"id\":2,\"phone\":\"2\",\"c\":1}\n", Options{Labels: labels})
 	if got.Format != "ndjson" || got.IDColumn != "contact id" || got.Blank != 1 || fmt.Sprint(got.Mapping, got.Unmapped) != "[{phone phonenumber}] [b c]" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -36,7 +37,7 @@ func ReadMapping(r io.Reader) (Mapping, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&m); err != nil && !errors.Is(err, io.EOF) {
-		return m, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		return m, explainYAML(err)
 	}
 	switch m.Empty {
 	case "", EmptyIgnore, EmptyClear:
@@ -51,6 +52,16 @@ func ReadMapping(r io.Reader) (Mapping, error) {
 		seen[columnKey(name)] = name
 	}
 	return m, nil
+}
+
+// explainYAML says on one line what is wrong with a mapping.
+func explainYAML(err error) error {
+	var types *yaml.TypeError
+	if !errors.As(err, &types) {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	text := strings.Join(types.Errors, "; ")
+	return errors.New(strings.ReplaceAll(text, " not found in type ingest.Mapping", " is not known; a mapping has id, columns, constants and empty"))
 }
 
 // Write writes the mapping for [ReadMapping] and for people.
@@ -79,4 +90,34 @@ func (r Report) AsMapping(o Options) Mapping {
 		}
 	}
 	return m
+}
+
+// With is the mapping where what over says goes before it.
+func (m Mapping) With(over Mapping) Mapping {
+	out := Mapping{ID: m.ID, Empty: m.Empty, Columns: map[string]string{}, Constants: maps.Clone(over.Constants)}
+	if over.ID != "" {
+		out.ID = over.ID
+	}
+	if over.Empty != "" {
+		out.Empty = over.Empty
+	}
+	said := map[string]bool{}
+	for name, field := range over.Columns {
+		said[columnKey(name)] = true
+		out.Columns[name] = field
+	}
+	for name, field := range m.Columns {
+		if !said[columnKey(name)] {
+			out.Columns[name] = field
+		}
+	}
+	for field, text := range m.Constants {
+		if _, ok := over.Constants[field]; !ok {
+			if out.Constants == nil {
+				out.Constants = map[string]string{}
+			}
+			out.Constants[field] = text
+		}
+	}
+	return out
 }

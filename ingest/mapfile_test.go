@@ -15,7 +15,7 @@ func TestReadMapping(t *testing.T) {
 	for _, tc := range []struct{ name, text, want, err string }{
 		{"all", "id: Nr\ncolumns: {Vorname: firstname, Notiz: '', Alt: -}\nconstants:\n  active: 1\n  direction: \"\"\nempty: clear\n", "{Nr map[Alt:- Notiz: Vorname:firstname] map[active:1 direction:] clear}", ""},
 		{"nothing", "", "{ map[] map[] }", ""},
-		{"unknown key", "colums: {a: b}\n", "", "colums"},
+		{"unknown key", "colums: {a: b}\n", "", "line 1: field colums is not known; a mapping has id, columns, constants and empty"},
 		{"a list", "columns: [a]\n", "", "cannot unmarshal"},
 		{"nested", "columns: {address: {city: x}}\n", "", "cannot unmarshal"},
 		{"twice", "columns:\n  a: b\n  a: c\n", "", "already defined"},
@@ -152,4 +152,20 @@ func FuzzReadMapping(f *testing.F) {
 			t.Errorf("%v is read again as %v, %v", m, again, err)
 		}
 	})
+}
+
+func TestMappingWith(t *testing.T) {
+	file := Mapping{ID: "Nr", Columns: map[string]string{"First Name": "a", "B": "b"}, Constants: map[string]string{"x": "1", "y": "2"}, Empty: "clear"}
+	got := file.With(Mapping{Columns: map[string]string{"first_name": "c"}, Constants: map[string]string{"y": "3"}})
+	want := Mapping{ID: "Nr", Columns: map[string]string{"first_name": "c", "B": "b"}, Constants: map[string]string{"x": "1", "y": "3"}, Empty: "clear"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(file, file.With(Mapping{})); d != "" {
+		t.Error(d)
+	}
+	got = file.With(Mapping{ID: "id", Empty: "ignore"})
+	if got.ID != "id" || got.Empty != "ignore" {
+		t.Errorf("%+v", got)
+	}
 }

@@ -88,6 +88,7 @@ func leftOut(field string) bool { return field == "" || field == "-" }
 
 // columns is the header of a table, understood.
 type columns struct {
+	names     []string // all
 	id        int
 	idName    string
 	mapped    []*column // sorted by path
@@ -117,7 +118,7 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		}
 		seen[key] = i
 	}
-	cs := &columns{id: idColumn(names, o)}
+	cs := &columns{names: names, id: idColumn(names, o)}
 	if cs.id < 0 {
 		if o.IDColumn != "" {
 			return nil, fmt.Errorf("there is no column %s; the columns are %s", quote(o.IDColumn), list(names))
@@ -227,6 +228,20 @@ func idColumn(header []string, o Options) int {
 	return -1
 }
 
+// remarks are the cells of a row in private columns.
+func (cs *columns) remarks(cells []string) map[string]string {
+	var out map[string]string
+	for i, name := range cs.names {
+		if private(name) && i < len(cells) {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = strings.TrimSpace(cells[i])
+		}
+	}
+	return out
+}
+
 // contact is the id in a row.
 func (cs *columns) contact(cells []string) (string, error) {
 	id := strings.TrimSpace(cells[cs.id])
@@ -250,7 +265,7 @@ func checkID(id string) error {
 }
 
 func (cs *columns) report(r *Report) {
-	r.IDColumn, r.Unmapped = cs.idName, slices.Clone(cs.unmapped)
+	r.Columns, r.IDColumn, r.Unmapped = slices.Clone(cs.names), cs.idName, slices.Clone(cs.unmapped)
 	inOrder := slices.Clone(cs.mapped)
 	slices.SortFunc(inOrder, func(a, b *column) int { return a.index - b.index })
 	for _, c := range inOrder {
