@@ -227,6 +227,7 @@ func (q *Queue) sawForgotten(e entry) {
 	var t tombstone
 	if json.Unmarshal(e.value, &t) == nil {
 		q.noteForgotten(&t)
+		q.pokeSources()
 	}
 }
 

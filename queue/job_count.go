@@ -1,0 +1,407 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"crmsync/contact"
+)
+
+// JobCount is how a job stands. At every moment, whatever crashed:
+//
+//	Read = Rejected + Queued
+//	Queued = every outcome + Waiting + Gone
+type JobCount struct {
+	Read     int64 `json:"rows"`
+	Rejected int64 `json:"rejected"`
+	Queued   int64 `json:"queued"`
+	// Outcomes counts each row once, by the newest of its records: a dead one
+	// that was sent again and applied is applied.
+	Outcomes map[contact.Outcome]int64 `json:"outcomes"`
+	Dead     map[contact.Reason]int64  `json:"dead,omitempty"` // those that are dead, by reason
+	Waiting  int64                     `json:"waiting"`
+	// Gone are rows of which nothing is stored any more: their records have
+	// expired, or their contacts were forgotten.
+	Gone int64 `json:"gone,omitempty"`
+	// Inferred says that Waiting is what has not ended of what was queued; it
+	// was not looked up in the stream, which is long.
+	Inferred bool `json:"inferred,omitempty"`
+
+	First  time.Time `json:"first,omitzero"`   // when the first row ended
+	Last   time.Time `json:"last,omitzero"`    // and the last so far
+	Recent int64     `json:"recent,omitempty"` // rows that ended within JobRateSpan before the count
+
+	// Kept is when this was counted, where the records have expired since;
+	// zero where it was counted now.
+	Kept time.Time `json:"kept,omitzero"`
+	UpTo uint64    `json:"up_to,omitempty"` // the last record that is in it
+}
+
+// JobRateSpan is the time that JobCount.Recent looks back.
+const JobRateSpan = time.Minute
+
+// Ended is how many rows have ended.
+func (c *JobCount) Ended() (n int64) {
+	for _, k := range c.Outcomes {
+		n += k
+	}
+	return n
+}
+
+// inferAbove is how many updates a stream may hold for them to be looked
+// through; beyond that what waits of a loaded job is inferred.
+const inferAbove = 250_000
+
+// CountJob counts a job. It reads the heads of its records, some 100,000 a
+// second, unless nothing has happened to the job since it ended and was counted.
+// A job that nobody announced is counted from its records and from what waits.
+func (q *Queue) CountJob(ctx context.Context, target, job string) (JobCount, error) {
+	c, err := q.openCount(ctx, target, job)
+	if err != nil {
+		return JobCount{}, err
+	}
+	kept, found, err := c.kept(ctx)
+	if err != nil || found {
+		return kept, err
+	}
+	if err := c.readOn(ctx); err != nil {
+		return JobCount{}, err
+	}
+	return c.result(ctx)
+}
+
+// WatchJob calls yield with a job's count at once and then each time after every
+// has passed, until yield returns false or an error, which it returns, or ctx
+// ends. It reads each record once.
+func (q *Queue) WatchJob(ctx context.Context, target, job string, every time.Duration, yield func(Job, JobCount) (bool, error)) error {
+	c, err := q.openCount(ctx, target, job)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := c.readOn(ctx); err != nil {
+			return err
+		}
+		n, err := c.result(ctx)
+		if err != nil {
+			return err
+		}
+		if more, err := yield(c.job, n); err != nil || !more {
+			return err
+		}
+		if !sleep(ctx, every) {
+			return ctx.Err()
+		}
+		if err := c.refresh(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// JobRows calls f for each row of a job that has ended or waits, in order, with
+// how it ended and, where it is dead, the id of its letter. An error of f ends it
+// and is returned. Rows below 1 are not told: they have no number.
+func (q *Queue) JobRows(ctx context.Context, target, job string, f func(row int64, o contact.Outcome, letter uint64) error) error {
+	c, err := q.openCount(ctx, target, job)
+	if err != nil {
+		return err
+	}
+	if err := c.readOn(ctx); err != nil {
+		return err
+	}
+	c.ledger.each(func(row int64, o contact.Outcome, letter uint64) bool {
+		err = f(row, o, letter)
+		return err == nil
+	})
+	return err
+}
+
+// counting is a job that is being counted.
+type counting struct {
+	q      *Queue
+	id     string
+	target string
+	job    Job // its zero value but for the name where nobody announced it
+	ledger *jobLedger
+
+	read     [contact.Classes]uint64 // of the streams
+	inferred bool
+	none     bool   // nothing of the job is in a stream any more
+	records  uint64 // the last record that was read
+	first    time.Time
+	last     time.Time
+	recent   []jobMoment
+	later    jobDelta
+	end      JobCount // kept from an earlier count
+	ended    bool     // there is such a one
+}
+
+type jobMoment struct {
+	at time.Time
+	n  int64
+}
+
+func (q *Queue) openCount(ctx context.Context, target, id string) (*counting, error) {
+	c := &counting{q: q, id: id, target: target, ledger: newJobLedger()}
+	if err := c.refresh(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := q.info(ctx, outcomeStream); err != nil {
+		return nil, err
+	}
+	ended, err := q.Get(ctx, keyJobEnd+jobKey(target, id), &c.end)
+	c.ended = ended
+	c.later.upTo = c.end.UpTo
+	return c, err
+}
+
+// refresh reads what is known of the job.
+func (c *counting) refresh(ctx context.Context) error {
+	j, err := c.q.Job(ctx, c.target, c.id)
+	if errors.Is(err, ErrNotFound) {
+		j, err = Job{ID: c.id, Target: c.target, Found: true}, nil
+	}
+	c.job = j
+	return err
+}
+
+func (c *counting) filter() Filter { return Filter{Target: c.target, Job: c.id} }
+
+// kept is the count that was stored when the job had ended, where no record has
+// been stored since.
+func (c *counting) kept(ctx context.Context) (JobCount, bool, error) {
+	if !c.ended || c.job.Loaded.IsZero() {
+		return JobCount{}, false, nil
+	}
+	m, err := c.q.get(ctx, outcomeStream, getRequest{Last: c.filter().subject()})
+	if err != nil {
+		return JobCount{}, false, fmt.Errorf("queue: job %s: %w", c.id, err)
+	}
+	if m == nil || m.Seq != c.end.UpTo || c.end.Queued != c.job.Queued {
+		return JobCount{}, false, nil
+	}
+	out := c.end
+	out.Kept, out.Recent = time.Time{}, 0
+	return out, true, nil
+}
+
+// readOn reads what was stored since it was last called, the streams before the
+// records: what ends in between counts as ended.
+func (c *counting) readOn(ctx context.Context) error {
+	c.none = true
+	for class := range contact.Class(contact.Classes) {
+		if !c.job.Found && class != c.job.Class {
+			continue
+		}
+		if err := c.readStream(ctx, class); err != nil {
+			return fmt.Errorf("queue: job %s: %w", c.id, err)
+		}
+	}
+	cfg, err := c.filter().config()
+	if err != nil {
+		return err
+	}
+	cfg.HeadersOnly = true
+	cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, c.records+1
+	err = c.q.follow(ctx, outcomeStream, cfg, false, func(m inMsg) error {
+		c.records = m.seq
+		r, err := c.ending(ctx, m)
+		if err == nil {
+			c.add(r)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("queue: job %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// readStream notes what lies in a stream of the job, unless that can be inferred.
+func (c *counting) readStream(ctx context.Context, class contact.Class) error {
+	info, err := c.q.info(ctx, streamName(c.target, class))
+	if err != nil {
+		return err
+	}
+	st := info.State
+	from := max(c.read[class]+1, st.FirstSeq, c.job.First)
+	to := st.LastSeq
+	if c.job.Last > 0 && !c.job.Loaded.IsZero() {
+		to = min(to, c.job.Last)
+	}
+	c.inferred = !c.job.Loaded.IsZero() && (c.inferred || to > from && to-from > c.q.limits.infer)
+	if st.Msgs == 0 || from > to || c.inferred {
+		if st.Msgs == 0 || st.FirstSeq > to {
+			c.inferred = false
+			c.ledger.scannedTo(class, to)
+		} else {
+			c.none = false
+		}
+		return nil
+	}
+	cfg := jetstream.ConsumerConfig{
+		HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
+	}
+	err = c.q.follow(ctx, streamName(c.target, class), cfg, false, func(m inMsg) error {
+		if m.seq > to {
+			return errEnough
+		}
+		if m.header.Get(contact.HeaderJob) != c.id {
+			return nil
+		}
+		row, err := strconv.ParseInt(m.header.Get(contact.HeaderRow), 10, 64)
+		if err != nil || row < 0 || row > maxJobRow {
+			row = 0
+		}
+		c.ledger.waiting(jobEnd{row: row, class: class, seq: m.seq}, m.header.Get(contact.HeaderRedriveOf) != "")
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	c.read[class], c.none = to, false
+	c.ledger.scannedTo(class, to)
+	return nil
+}
+
+// ending reads a record by its headers or, where they do not say all, whole.
+func (c *counting) ending(ctx context.Context, m inMsg) (jobEnding, error) {
+	_, outcome, err := parseOutcomeSubject(m.subject)
+	if err != nil {
+		return jobEnding{}, err
+	}
+	e := jobEnding{seq: m.seq, at: m.time, outcome: outcome}
+	_ = e.reason.UnmarshalText([]byte(m.header.Get(headerReason))) // a code of a newer version counts as none
+	e.again, _ = strconv.ParseUint(m.header.Get(contact.HeaderRedriveOf), 10, 64)
+	e.letter, _ = strconv.ParseUint(m.header.Get(headerLetter), 10, 64)
+	var ok bool
+	if e.ends, ok = parseRows(m.header.Get(headerRows)); ok {
+		return e, nil
+	}
+	r, err := c.q.Record(ctx, m.seq)
+	if errors.Is(err, ErrNotFound) {
+		return e, nil // it went at this moment; what took its place comes
+	}
+	e.ends = jobEnds(r.Updates)
+	return e, err
+}
+
+func (c *counting) add(r jobEnding) {
+	n := c.ledger.ended(r)
+	c.later.add(r)
+	if r.letter > 0 {
+		return // of no use for the job's pace
+	}
+	if c.first.IsZero() {
+		c.first = r.at
+	}
+	c.last = r.at
+	if time.Since(r.at) < JobRateSpan && n > 0 {
+		c.recent = append(c.recent, jobMoment{r.at, n})
+	}
+}
+
+// result is the count, and keeps it where the job has ended.
+func (c *counting) result(ctx context.Context) (JobCount, error) {
+	l, j := c.ledger, &c.job
+	out := JobCount{
+		Rejected: j.Rejected, Outcomes: map[contact.Outcome]int64{}, Dead: map[contact.Reason]int64{},
+		Waiting: l.waits, Inferred: c.inferred, First: c.first, Last: c.last, UpTo: c.records,
+	}
+	if c.none { // what was seen there and has no record was removed from both: its contact was forgotten
+		out.Waiting = 0
+	}
+	for o, n := range l.count {
+		if n != 0 {
+			out.Outcomes[contact.Outcome(o)] = n
+		}
+	}
+	for r, n := range l.reason {
+		out.Dead[r] = n
+	}
+	for len(c.recent) > 0 && time.Since(c.recent[0].at) >= JobRateSpan {
+		c.recent = c.recent[1:]
+	}
+	for _, m := range c.recent {
+		out.Recent += m.n
+	}
+	ended := out.Ended()
+	out.Queued = ended + out.Waiting
+	if !j.Loaded.IsZero() {
+		if c.inferred {
+			out.Waiting = max(0, j.Queued-ended)
+		}
+		out.Queued = max(j.Queued, ended+out.Waiting)
+		out.Gone = out.Queued - ended - out.Waiting
+	}
+	out.Read = out.Queued + out.Rejected
+	if out.Waiting > 0 || out.Inferred || j.Loaded.IsZero() {
+		return out, nil
+	}
+	return c.finished(ctx, out)
+}
+
+// finished keeps the count of a job that has ended, or finds the one that was
+// kept where that knows more.
+func (c *counting) finished(ctx context.Context, out JobCount) (JobCount, error) {
+	if c.ended && c.end.Gone < out.Gone {
+		return c.later.apply(c.end, out), nil
+	}
+	if c.ended && c.end.UpTo == out.UpTo && c.end.Queued == out.Queued {
+		return out, nil
+	}
+	end := out
+	end.Recent, end.Kept = 0, time.Now().UTC()
+	if err := c.q.Put(ctx, keyJobEnd+jobKey(c.target, c.id), end); err != nil {
+		return out, err
+	}
+	c.end, c.ended = end, true
+	c.later = jobDelta{upTo: end.UpTo}
+	return out, nil
+}
+
+// jobDelta is what became of the letters of a job after it was counted.
+type jobDelta struct {
+	upTo  uint64
+	again map[uint64]bool
+	ends  []jobEnding
+}
+
+func (d *jobDelta) add(r jobEnding) {
+	if d.upTo == 0 || r.seq <= d.upTo || r.again == 0 && r.letter == 0 {
+		return
+	}
+	if r.letter == 0 && r.outcome != contact.Cancelled {
+		if d.again == nil {
+			d.again = map[uint64]bool{}
+		}
+		d.again[r.again] = true
+	}
+	d.ends = append(d.ends, r)
+}
+
+// apply corrects a count by what became of letters since. Letters do not expire:
+// of those the new count knows all.
+func (d *jobDelta) apply(kept, now JobCount) JobCount {
+	out := kept
+	out.UpTo, out.Recent, out.Last, out.Dead = now.UpTo, now.Recent, now.Last, now.Dead
+	out.Outcomes = maps.Clone(kept.Outcomes)
+	for _, r := range d.ends {
+		if r.letter > 0 && d.again[r.letter] || r.letter == 0 && r.outcome == contact.Cancelled {
+			continue
+		}
+		out.Outcomes[r.outcome]++
+	}
+	delete(out.Outcomes, contact.Dead)
+	if n := now.Outcomes[contact.Dead]; n > 0 {
+		out.Outcomes[contact.Dead] = n
+	}
+	out.Gone = max(0, out.Queued-out.Ended())
+	return out
+}
