@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 
 	"crmsync/config"
 	"crmsync/contact"
+	"crmsync/crm"
 	"crmsync/crm/evance"
 	"crmsync/crm/perfex"
 	"crmsync/queue"
@@ -21,6 +23,7 @@ type client interface {
 	Check(u *contact.Update) *contact.BadUpdate
 	Labels() map[string]string
 	Convert(field, text string) (json.RawMessage, error)
+	Compare(ctx context.Context, spend crm.Spend, ch *contact.Change) ([]crm.Difference, crm.Answer)
 	CloseIdle()
 }
 
@@ -99,10 +102,12 @@ func quotaOf(t config.Target) worker.Quota {
 	return q
 }
 
-func (a *App) target(name string) (config.Target, error) {
-	t, ok := a.cfg.Targets[name]
+func (a *App) target(name string) (config.Target, error) { return findTarget(a.cfg, name) }
+
+func findTarget(cfg *config.Config, name string) (config.Target, error) {
+	t, ok := cfg.Targets[name]
 	if !ok {
-		return t, fmt.Errorf("there is no target %q in the configuration; it has %s", name, list(a.targetNames()))
+		return t, fmt.Errorf("there is no target %q in the configuration; it has %s", name, list(sortedKeys(cfg.Targets)))
 	}
 	return t, nil
 }
