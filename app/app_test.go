@@ -25,14 +25,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // house is both emulated CRMs and a configuration that points at them.
 type house struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	office *emulator.CRM
 	shop   *emulator.CRM
 	cfg    *config.Config
 }
 
-func newHouse(t *testing.T, office, shop emulator.Options, set ...string) *house {
+func newHouse(t testing.TB, office, shop emulator.Options, set ...string) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), office: emulator.NewPerfex(office), shop: emulator.NewEvance(shop)}
 	urls := map[string]string{}

@@ -177,7 +177,7 @@ func (in *intake) rows(ctx context.Context) error {
 	for {
 		row, err := in.o.rows.Next()
 		if errors.Is(err, io.EOF) {
-			if len(in.first) > 0 && len(in.first) < im.Canary {
+			if im.Canary > 0 && len(in.first) > 0 {
 				_, err = in.canary(ctx, false)
 				return err
 			}

@@ -155,4 +155,3 @@ func TestHideSecrets(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
-
