@@ -34,6 +34,13 @@ func (in *intake) resume(ctx context.Context) error {
 	if err := in.same(); err != nil {
 		return fmt.Errorf("%w (imported %s by %s); name another job with --job", err, was.Created.Local().Format(time.DateTime), orSomebody(was.By))
 	}
+	order, err := in.a.q.JobOrder(ctx, im.Target, in.o.job)
+	if err != nil {
+		return err
+	}
+	if order.State == queue.JobCancelled { // what it added would end cancelled
+		return fmt.Errorf("job %s: %w by %s; to send the rows all the same, name another job with --job", in.o.job, queue.ErrJobCancelled, orSomebody(order.By))
+	}
 	if in.rep.Resumed.Complete {
 		in.after = math.MaxInt64
 		return nil

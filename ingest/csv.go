@@ -89,7 +89,10 @@ func (t *table) next() (Row, error) {
 	if !t.begun {
 		t.begun, t.remarks = true, t.columns.remarks(rec.cells)
 	}
-	row := Row{Line: rec.first}
+	row := Row{Line: rec.first, Cells: rec.cells}
+	if t.columns.guarded {
+		unguard(rec.cells)
+	}
 	if err := t.fill(&row, rec); err != nil {
 		if rec.last > rec.first {
 			err = fmt.Errorf("lines %d to %d: %w", rec.first, rec.last, err)

@@ -101,6 +101,9 @@ type Row struct {
 	Versioned bool
 	// OccurredAt is zero unless given. Only JSON has it.
 	OccurredAt time.Time
+	// Cells are those of a CSV file as they stand there, in the columns' order;
+	// valid until Next is called again.
+	Cells []string
 	// Warnings are doubts about the row that do not keep it from being used.
 	Warnings []string
 	// Err is why the row is rejected; Fields are then nil. The rows after it are

@@ -94,6 +94,7 @@ type columns struct {
 	mapped    []*column // sorted by path
 	unmapped  []string
 	constants []item // what every row sets beside them
+	guarded   bool   // the file is an export, whose cells are guarded
 }
 
 type column struct {
@@ -118,7 +119,7 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		}
 		seen[key] = i
 	}
-	cs := &columns{names: names, id: idColumn(names, o)}
+	cs := &columns{names: names, id: idColumn(names, o), guarded: isExport(names)}
 	if cs.id < 0 {
 		if o.IDColumn != "" {
 			return nil, fmt.Errorf("there is no column %s; the columns are %s", quote(o.IDColumn), list(names))

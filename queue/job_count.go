@@ -104,22 +104,41 @@ func (q *Queue) WatchJob(ctx context.Context, target, job string, every time.Dur
 	}
 }
 
-// JobRows calls f for each row of a job that has ended or waits, in order, with
-// how it ended and, where it is dead, the id of its letter. An error of f ends it
-// and is returned. Rows below 1 are not told: they have no number.
-func (q *Queue) JobRows(ctx context.Context, target, job string, f func(row int64, o contact.Outcome, letter uint64) error) error {
+// JobLedger is what is known of each of a job's rows, at the moment of asking.
+type JobLedger struct {
+	Count  JobCount
+	ledger *jobLedger
+}
+
+// JobLedger reads a job row by row. It looks through its stream, however long,
+// and takes some bytes a row. Rows without a number are in Count alone.
+func (q *Queue) JobLedger(ctx context.Context, target, job string) (*JobLedger, error) {
 	c, err := q.openCount(ctx, target, job)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	c.whole = true
 	if err := c.readOn(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	c.ledger.each(func(row int64, o contact.Outcome, letter uint64) bool {
-		err = f(row, o, letter)
-		return err == nil
-	})
-	return err
+	n, err := c.result(ctx)
+	return &JobLedger{Count: n, ledger: c.ledger}, err
+}
+
+// Row says how a row ended, Pending for one that waits, and the id of its letter
+// where it is dead. known is false where nothing is stored of it.
+func (l *JobLedger) Row(row int64) (o contact.Outcome, letter uint64, known bool) {
+	if row <= 0 || row > maxJobRow {
+		return 0, 0, false
+	}
+	return l.ledger.row(row)
+}
+
+// Last is the highest row that is known.
+func (l *JobLedger) Last() int64 {
+	last := int64(0)
+	l.ledger.each(func(row int64, _ contact.Outcome, _ uint64) bool { last = row; return true })
+	return last
 }
 
 // counting is a job that is being counted.
@@ -132,6 +151,7 @@ type counting struct {
 
 	read     [contact.Classes]uint64 // of the streams
 	inferred bool
+	whole    bool // infer nothing
 	none     bool   // nothing of the job is in a stream any more
 	records  uint64 // the last record that was read
 	first    time.Time
@@ -235,7 +255,7 @@ func (c *counting) readStream(ctx context.Context, class contact.Class) error {
 	if c.job.Last > 0 && !c.job.Loaded.IsZero() {
 		to = min(to, c.job.Last)
 	}
-	c.inferred = !c.job.Loaded.IsZero() && (c.inferred || to > from && to-from > c.q.limits.infer)
+	c.inferred = !c.whole && !c.job.Loaded.IsZero() && (c.inferred || to > from && to-from > c.q.limits.infer)
 	if st.Msgs == 0 || from > to || c.inferred {
 		if st.Msgs == 0 || st.FirstSeq > to {
 			c.inferred = false

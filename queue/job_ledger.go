@@ -236,6 +236,19 @@ func (l *jobLedger) revive(letter uint64, reason contact.Reason) {
 	l.reasoned(reason, -1)
 }
 
+// row is what is known of one row.
+func (l *jobLedger) row(n int64) (o contact.Outcome, letter uint64, known bool) {
+	p := l.pages[n/pageRows]
+	if p == nil || p.state[n%pageRows] == 0 {
+		return 0, 0, false
+	}
+	o = contact.Outcome(p.state[n%pageRows] &^ rowWaits)
+	if o == contact.Dead {
+		letter = p.letter[n%pageRows]
+	}
+	return o, letter, true
+}
+
 // each calls f for the rows that are known, in order, until it returns false.
 // letter is the dead letter of a dead row.
 func (l *jobLedger) each(f func(row int64, o contact.Outcome, letter uint64) bool) {
@@ -252,11 +265,8 @@ func (l *jobLedger) each(f func(row int64, o contact.Outcome, letter uint64) boo
 			if st == 0 {
 				continue
 			}
-			o, letter := contact.Outcome(st&^rowWaits), uint64(0)
-			if o == contact.Dead {
-				letter = p.letter[i]
-			}
-			if !f(n*pageRows+int64(i), o, letter) {
+			row := n*pageRows + int64(i)
+			if o, letter, _ := l.row(row); !f(row, o, letter) {
 				return
 			}
 		}

@@ -216,10 +216,17 @@ func TestWatchJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := map[int64]contact.Outcome{}
-	err = q.JobRows(t.Context(), "office", "j", func(row int64, o contact.Outcome, _ uint64) error { rows[row] = o; return nil })
-	if err != nil || !maps.Equal(rows, map[int64]contact.Outcome{1: contact.Applied, 2: contact.Dead}) {
-		t.Errorf("%v, %v", rows, err)
+	l, err := q.JobLedger(t.Context(), "office", "j")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for row, want := range map[int64]contact.Outcome{1: contact.Applied, 2: contact.Dead, 3: contact.Pending, -1: contact.Pending, 1 << 40: contact.Pending} {
+		if o, letter, known := l.Row(row); o != want || known != (want != contact.Pending) || (letter > 0) != (o == contact.Dead) {
+			t.Errorf("row %d: %s, letter %d, %v", row, o, letter, known)
+		}
+	}
+	if l.Last() != 2 || l.Count.Gone != 1 {
+		t.Errorf("the last is %d; %+v", l.Last(), l.Count)
 	}
 }
 

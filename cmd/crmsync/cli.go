@@ -26,6 +26,7 @@ type cli struct {
 	Import  importCmd  `cmd:"" help:"Queue the rows of a CSV or NDJSON file."`
 	Publish publishCmd `cmd:"" help:"Queue one update."`
 	Status  statusCmd  `cmd:"" help:"What each target does, and what it waits for."`
+	Jobs    jobsCmd    `cmd:"" help:"How imports stand; pause, cancel and export them."`
 	Dead    deadCmd    `cmd:"" help:"Updates that could not be applied, and why."`
 	Hold    holdCmd    `cmd:"" help:"Make a target's lane send nothing."`
 	Resume  resumeCmd  `cmd:"" help:"End a hold; a lane that holds by itself tries at once."`
