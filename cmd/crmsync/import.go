@@ -118,7 +118,7 @@ func (c *importCmd) run(ctx context.Context, g *Globals, a *app.App, im app.Impo
 		rep, err = a.Wait(ctx, rep, func(r app.ImportProgress) { p.line("%s", underWay(r)) })
 		p.done()
 		if err != nil {
-			g.say("the job goes on without us: crmsync status, crmsync dead ls --job %s", rep.Job)
+			g.say("the job goes on without us: crmsync jobs show %s", rep.Job)
 			return err
 		}
 	}
