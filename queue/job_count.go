@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"time"
 
@@ -56,11 +55,11 @@ func (c *JobCount) Ended() (n int64) {
 
 // inferAbove is how many updates a stream may hold for them to be looked
 // through; beyond that what waits of a loaded job is inferred.
-const inferAbove = 250_000
+const inferAbove = 100_000
 
-// CountJob counts a job. It reads the heads of its records, some 100,000 a
-// second, unless nothing has happened to the job since it ended and was counted.
-// A job that nobody announced is counted from its records and from what waits.
+// CountJob counts a job. It reads the heads of its records, some tens of
+// thousands a second, unless nothing has happened to the job since it ended and
+// was counted. A job that nobody announced is counted from its records and from what waits.
 func (q *Queue) CountJob(ctx context.Context, target, job string) (JobCount, error) {
 	c, err := q.openCount(ctx, target, job)
 	if err != nil {
@@ -151,7 +150,7 @@ type counting struct {
 
 	read     [contact.Classes]uint64 // of the streams
 	inferred bool
-	whole    bool // infer nothing
+	whole    bool   // infer nothing
 	none     bool   // nothing of the job is in a stream any more
 	records  uint64 // the last record that was read
 	first    time.Time
@@ -192,24 +191,6 @@ func (c *counting) refresh(ctx context.Context) error {
 }
 
 func (c *counting) filter() Filter { return Filter{Target: c.target, Job: c.id} }
-
-// kept is the count that was stored when the job had ended, where no record has
-// been stored since.
-func (c *counting) kept(ctx context.Context) (JobCount, bool, error) {
-	if !c.ended || c.job.Loaded.IsZero() {
-		return JobCount{}, false, nil
-	}
-	m, err := c.q.get(ctx, outcomeStream, getRequest{Last: c.filter().subject()})
-	if err != nil {
-		return JobCount{}, false, fmt.Errorf("queue: job %s: %w", c.id, err)
-	}
-	if m == nil || m.Seq != c.end.UpTo || c.end.Queued != c.job.Queued {
-		return JobCount{}, false, nil
-	}
-	out := c.end
-	out.Kept, out.Recent = time.Time{}, 0
-	return out, true, nil
-}
 
 // readOn reads what was stored since it was last called, the streams before the
 // records: what ends in between counts as ended.
@@ -365,63 +346,4 @@ func (c *counting) result(ctx context.Context) (JobCount, error) {
 		return out, nil
 	}
 	return c.finished(ctx, out)
-}
-
-// finished keeps the count of a job that has ended, or finds the one that was
-// kept where that knows more.
-func (c *counting) finished(ctx context.Context, out JobCount) (JobCount, error) {
-	if c.ended && c.end.Gone < out.Gone {
-		return c.later.apply(c.end, out), nil
-	}
-	if c.ended && c.end.UpTo == out.UpTo && c.end.Queued == out.Queued {
-		return out, nil
-	}
-	end := out
-	end.Recent, end.Kept = 0, time.Now().UTC()
-	if err := c.q.Put(ctx, keyJobEnd+jobKey(c.target, c.id), end); err != nil {
-		return out, err
-	}
-	c.end, c.ended = end, true
-	c.later = jobDelta{upTo: end.UpTo}
-	return out, nil
-}
-
-// jobDelta is what became of the letters of a job after it was counted.
-type jobDelta struct {
-	upTo  uint64
-	again map[uint64]bool
-	ends  []jobEnding
-}
-
-func (d *jobDelta) add(r jobEnding) {
-	if d.upTo == 0 || r.seq <= d.upTo || r.again == 0 && r.letter == 0 {
-		return
-	}
-	if r.letter == 0 && r.outcome != contact.Cancelled {
-		if d.again == nil {
-			d.again = map[uint64]bool{}
-		}
-		d.again[r.again] = true
-	}
-	d.ends = append(d.ends, r)
-}
-
-// apply corrects a count by what became of letters since. Letters do not expire:
-// of those the new count knows all.
-func (d *jobDelta) apply(kept, now JobCount) JobCount {
-	out := kept
-	out.UpTo, out.Recent, out.Last, out.Dead = now.UpTo, now.Recent, now.Last, now.Dead
-	out.Outcomes = maps.Clone(kept.Outcomes)
-	for _, r := range d.ends {
-		if r.letter > 0 && d.again[r.letter] || r.letter == 0 && r.outcome == contact.Cancelled {
-			continue
-		}
-		out.Outcomes[r.outcome]++
-	}
-	delete(out.Outcomes, contact.Dead)
-	if n := now.Outcomes[contact.Dead]; n > 0 {
-		out.Outcomes[contact.Dead] = n
-	}
-	out.Gone = max(0, out.Queued-out.Ended())
-	return out
 }

@@ -16,7 +16,6 @@ type rowModel struct {
 	outcome contact.Outcome
 	letter  uint64   // where it is dead
 	gone    []uint64 // letters whose discarding will be told yet
-	erased  bool     // the present letter is in no scan any more
 }
 
 // TestJobLedger tells a ledger what happens to rows, in every order that the

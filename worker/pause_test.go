@@ -1,16 +1,24 @@
 package worker
 
 import (
+	"sync"
 	"testing"
 	"time"
 
 	"crmsync/contact"
 )
 
+// jobSet is a set of jobs that tests change while lanes ask.
+type jobSet struct{ m sync.Map }
+
+func (s *jobSet) has(u *contact.Update) bool { _, ok := s.m.Load(u.Job); return ok }
+func (s *jobSet) add(job string)             { s.m.Store(job, true) }
+func (s *jobSet) remove(job string)          { s.m.Delete(job) }
+
 // pausing is a world whose jobs can be paused.
-func pausing(w *world) map[string]bool {
-	paused := map[string]bool{}
-	w.o.Paused = func(u *contact.Update) bool { return paused[u.Job] }
+func pausing(w *world) *jobSet {
+	paused := &jobSet{}
+	w.o.Paused = paused.has
 	return paused
 }
 
@@ -24,7 +32,7 @@ func ofJob(job, id string, class contact.Class) contact.Update {
 func TestPaused(t *testing.T) {
 	inBubble(t, func(w *world) {
 		paused := pausing(w)
-		paused["night"] = true
+		paused.add("night")
 		alone := w.q.publishUpdate(ofJob("night", "c1", contact.Bulk), "a")
 		first := w.q.publishUpdate(ofJob("night", "c2", contact.Bulk), "a", "b")
 		time.Sleep(time.Millisecond)
@@ -52,7 +60,7 @@ func TestPaused(t *testing.T) {
 		}
 		r := w.start()
 		time.Sleep(time.Second)
-		paused["night"] = false
+		paused.remove("night")
 		r.l.Sweep()
 		r.settleAll(time.Minute)
 		if w.m.field("c2", "a") != live.n || w.m.field("c2", "b") != first.n || w.m.field("c2", "c") != behind.n || w.m.field("c1", "a") != alone.n {
@@ -65,9 +73,9 @@ func TestPaused(t *testing.T) {
 // one that is cancelled then ends, and a slot whose retry is due is set aside.
 func TestPausedInMemory(t *testing.T) {
 	inBubble(t, func(w *world) {
-		paused, cancelled := pausing(w), map[string]bool{}
+		paused, cancelled := pausing(w), &jobSet{}
 		w.o.Cancelled = func(u *contact.Update) string {
-			if cancelled[u.Job] {
+			if cancelled.has(u) {
 				return "cancelled"
 			}
 			return ""
@@ -84,10 +92,10 @@ func TestPausedInMemory(t *testing.T) {
 		r.l.Steer(w.t.Context(), Orders{})
 		time.Sleep(20 * time.Millisecond)
 		waits := w.q.publishUpdate(ofJob("night", "c2", contact.Bulk), "a") // the bucket is empty for a moment
-		for w.m.calls == nil {
+		for len(w.m.callsOf("")) == 0 {
 			time.Sleep(time.Millisecond)
 		}
-		paused["night"] = true
+		paused.add("night")
 		r.l.Sweep()
 		time.Sleep(time.Hour)
 		if n := len(w.m.callsOf("")); n != 1 {
@@ -96,7 +104,7 @@ func TestPausedInMemory(t *testing.T) {
 		if st := r.status(); st.Paused != 2 || st.Retrying != 0 || st.Ready != 0 {
 			t.Errorf("%+v", st)
 		}
-		cancelled["night"] = true
+		cancelled.add("night")
 		r.l.Sweep()
 		r.settleAll(time.Minute)
 		wantOutcome(t, w, retried, contact.Cancelled, contact.NoReason)
@@ -107,7 +115,7 @@ func TestPausedInMemory(t *testing.T) {
 // What may have reached the CRM is not paused any more.
 func TestTooLateToPause(t *testing.T) {
 	inBubble(t, func(w *world) {
-		w.o.Paused = func(*contact.Update) bool { return len(w.m.calls) > 0 }
+		w.o.Paused = func(*contact.Update) bool { return len(w.m.callsOf("")) > 0 }
 		lost := fails(contact.VerdictUnknown, 0)
 		lost.apply = true
 		w.m.plan = func(c *crmCall) fate {
