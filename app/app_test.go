@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -344,6 +345,10 @@ func TestWaitCountsThisImportOnly(t *testing.T) {
 	}
 	h.obeyed(a, "office")
 	im.Class = contact.Live
+	if _, err := a.Import(t.Context(), im); !errors.Is(err, ErrOtherFile) {
+		t.Errorf("the job's name for other rows: %v", err)
+	}
+	im.Job = "day"
 	if rep := run(500 * time.Millisecond); rep.Done || len(rep.Outcomes) != 0 {
 		t.Errorf("while the lane holds: %+v", rep)
 	}

@@ -62,6 +62,13 @@ func (a *App) Publish(ctx context.Context, m Message) (Published, error) {
 func (a *App) PublishAll(ctx context.Context, msgs []Message) error {
 	open := map[string]*queue.Batch{} // by target
 	class := map[string]contact.Class{}
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		for _, b := range open {
+			_ = b.Close(ctx) // after an error: what is stored aside ends
+		}
+	}()
 	for _, m := range msgs {
 		b := open[m.Target]
 		if b != nil && class[m.Target] != m.Class {

@@ -96,10 +96,12 @@ func quotaOf(q config.Quota) worker.Quota {
 	return out
 }
 
-func (a *App) target(name string) (config.Target, error) {
-	t, ok := a.cfg.Targets[name]
+func (a *App) target(name string) (config.Target, error) { return findTarget(a.cfg, name) }
+
+func findTarget(cfg *config.Config, name string) (config.Target, error) {
+	t, ok := cfg.Targets[name]
 	if !ok {
-		return t, fmt.Errorf("there is no target %q in the configuration; it has %s", name, list(a.targetNames()))
+		return t, fmt.Errorf("there is no target %q in the configuration; it has %s", name, list(sortedKeys(cfg.Targets)))
 	}
 	return t, nil
 }

@@ -136,6 +136,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		Orders:        a.ordersOf(name),
 		SecretChanged: secretChanged(t),
 		Cancelled:     cancelled(s),
+		Paused:        s.Paused,
 		OnAnswer:      func(ans crm.Answer, took time.Duration) { a.meters.answer(name, ans, took) },
 		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
 		Log:           a.o.Log,
@@ -150,6 +151,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	wg.Go(func() { a.report(aside, told, lane) })
 	wg.Go(func() { a.keepSteering(aside, name, lane) })
 	wg.Go(func() { a.answer(aside, name, lane, c) })
+	wg.Go(func() { sweep(aside, s, lane) })
 	err = lane.Run(ctx, work)
 	stop()
 	wg.Wait()
@@ -299,7 +301,23 @@ func cancelled(s *queue.Source) func(*contact.Update) string {
 		if s.Cancelled(u) {
 			return "its redrive was cancelled, or its contact forgotten, before it was sent"
 		}
+		if by, ok := s.JobCancelled(u); ok {
+			return "its job was cancelled by " + orSomebody(by) + " before it was sent"
+		}
 		return ""
+	}
+}
+
+// sweep has the lane look again at what waits whenever something was cancelled,
+// paused or resumed, until ctx ends.
+func sweep(ctx context.Context, s *queue.Source, l *worker.Lane) {
+	for {
+		select {
+		case <-s.Steered():
+			l.Sweep()
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -21,6 +22,8 @@ type table struct {
 	columns *columns
 	o       Options
 	blank   int64
+	begun   bool
+	remarks map[string]string // of the first row
 }
 
 // openCSV reads the header.
@@ -83,7 +86,13 @@ func (t *table) next() (Row, error) {
 	if err != nil {
 		return Row{}, err
 	}
-	row := Row{Line: rec.first}
+	if !t.begun {
+		t.begun, t.remarks = true, t.columns.remarks(rec.cells)
+	}
+	row := Row{Line: rec.first, Cells: rec.cells}
+	if t.columns.guarded {
+		unguard(rec.cells)
+	}
 	if err := t.fill(&row, rec); err != nil {
 		if rec.last > rec.first {
 			err = fmt.Errorf("lines %d to %d: %w", rec.first, rec.last, err)
@@ -108,7 +117,7 @@ func (t *table) fill(row *Row, rec record) error {
 	if row.ID, err = t.columns.contact(rec.cells); err != nil {
 		return err
 	}
-	items := make([]item, 0, len(t.columns.mapped))
+	items := make([]item, 0, len(t.columns.mapped)+len(t.columns.constants))
 	for _, c := range t.columns.mapped {
 		v, err := t.value(row, c, rec.cells[c.index])
 		if err != nil {
@@ -118,10 +127,7 @@ func (t *table) fill(row *Row, rec record) error {
 			items = append(items, item{c.path, v})
 		}
 	}
-	if len(items) == 0 {
-		return ErrNothing
-	}
-	row.Fields, err = patch(items)
+	row.Fields, err = patch(items, t.columns.constants)
 	return err
 }
 
@@ -138,7 +144,7 @@ func (t *table) value(row *Row, c *column, cell string) (json.RawMessage, error)
 	if err := checkText(cell); err != nil {
 		return nil, err
 	}
-	if scientific.MatchString(strings.TrimSpace(cell)) {
+	if strings.IndexByte(cell, '+') > 0 && scientific.MatchString(strings.TrimSpace(cell)) {
 		row.Warnings = append(row.Warnings, "column "+quote(c.name)+" looks like a long number that a spreadsheet cut short (4.47E+11)")
 	}
 	return convert(t.o, c.field, cell)
@@ -170,7 +176,7 @@ func checkText(s string) error {
 }
 
 func (t *table) report(r *Report) {
-	r.Delimiter, r.Blank = string(t.scan.delim), t.blank
+	r.Delimiter, r.Blank, r.Remarks = string(t.scan.delim), t.blank, t.remarks
 	t.columns.report(r)
 }
 
@@ -256,6 +262,10 @@ func delimiter(line []byte, o Options) (byte, bool, error) {
 
 // jsonString is a JSON string without the escapes that are for HTML.
 func jsonString(s string) json.RawMessage {
+	if plainText(s) {
+		b := make([]byte, 0, len(s)+2)
+		return append(append(append(b, '"'), s...), '"')
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -263,8 +273,26 @@ func jsonString(s string) json.RawMessage {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// patch makes a patch of fields, checking it as a message's would be.
-func patch(items []item) (contact.Patch, error) {
+// plainText says that a string stands in JSON as it is.
+func plainText(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// patch makes a patch of a row's fields, sorted by path, and those of every row,
+// checking it as a message's would be.
+func patch(items, constants []item) (contact.Patch, error) {
+	if len(constants) > 0 {
+		items = append(items, constants...)
+		slices.SortStableFunc(items, byPath)
+	}
+	if len(items) == 0 {
+		return nil, ErrNothing
+	}
 	body, err := assemble(items)
 	if err != nil {
 		return nil, err

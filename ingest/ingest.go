@@ -59,12 +59,19 @@ type Options struct {
 	// imported, but listed in the Report. Nil takes every column for a field. A
 	// field with dots in it, address.city, is a member of an object.
 	Labels map[string]string
+	// Columns whose names begin with an underscore are remarks about a row, and
+	// taken only where IDColumn or Map names them.
+	//
 	// IDColumn is the column of the contact's id; empty takes the first there is
 	// of id, contact id.
 	IDColumn string
 	// Map maps columns to fields and goes before Labels; "" or "-" ignores the
-	// column. A column the file does not have is an error of Open.
+	// column. A field for a column that the file does not have is an error of
+	// Open.
 	Map map[string]string
+	// Constants are fields that every row sets, to a text that is converted as a
+	// cell is; "" clears. One for a field that a column is for too is an error.
+	Constants map[string]string
 	// Empty is an Empty constant; empty means EmptyIgnore. It is for CSV: JSON
 	// can say null.
 	Empty string
@@ -94,6 +101,9 @@ type Row struct {
 	Versioned bool
 	// OccurredAt is zero unless given. Only JSON has it.
 	OccurredAt time.Time
+	// Cells are those of a CSV file as they stand there, in the columns' order;
+	// valid until Next is called again.
+	Cells []string
 	// Warnings are doubts about the row that do not keep it from being used.
 	Warnings []string
 	// Err is why the row is rejected; Fields are then nil. The rows after it are
@@ -119,10 +129,15 @@ type Report struct {
 	Compressed bool
 	Delimiter  string // of CSV
 	IDColumn   string
+	// Columns are the names of all columns, in the file's order; nil for JSON.
+	Columns []string
 	// Mapping are the columns that are imported, in the file's order.
 	Mapping []Column
 	// Unmapped are the names of columns that are not, in the file's order.
 	Unmapped []string
+	// Remarks are the cells that the first row has in columns whose names begin
+	// with an underscore, by name; nil for JSON.
+	Remarks map[string]string
 	// Rows, Rejected and Blank count rows so far; Rejected are among Rows, Blank
 	// are not.
 	Rows, Rejected, Blank int64

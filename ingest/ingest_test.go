@@ -177,8 +177,8 @@ func TestLimits(t *testing.T) {
 		"quoted cell at the limit": {"id,a\n7,\"" + long + "\"\n8,b\n", ""},
 		"cell":                     {"id,a\n7," + long + "x\n8,b\n", "! a cell of more than 64 KiB"},
 		"quoted cell":              {"id,a\n7,b\n8,\"\n" + long + "\"\n8,b\n", "end: line 3: a quote is opened here that is not closed within 64 KiB"},
-		"row":                      {"id,a\n7," + strings.Repeat(long[:1000]+",", 263) + "\n8,b\n", "! a cell of more than 64 KiB, a row of more than 256 KiB"},
-		"cells":                    {"id,a\n7," + strings.Repeat(",x", 1024) + "\n8,b\n", "or more than 1024 cells"},
+		"row":                      {"id,a\n7," + strings.Repeat(long[:1000]+",", 263) + "\n8,b\n", "! more than 256 KiB in a row"},
+		"cells":                    {"id,a\n7," + strings.Repeat(",x", 1024) + "\n8,b\n", "! more than 1024 cells"},
 		"long line":                {"{\"id\":1,\"a\":\"" + strings.Repeat(long, 4) + "\"}\n{\"id\":8,\"a\":\"b\"}\n", "1@1 ! the line has more than 256 KiB"},
 		"very long line":           {"{\"id\":1,\"a\":\"" + strings.Repeat(long, 40) + "\"}\n{\"id\":8,\"a\":\"b\"}\n", "1@1 ! the line has more than 256 KiB"},
 		"very long last line":      {"{\"id\":8,\"a\":\"b\"}\n{\"id\":1,\"a\":\"" + strings.Repeat(long, 40), "2@2 ! the line has more than 256 KiB"},
@@ -191,7 +191,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: the rest does not go on: %.300s", name, got)
 		}
 	}
-	if got, _ := read("id"+strings.Repeat(",x", 1025)+"\n", Options{}); !strings.Contains(got, "open: line 1: the header has a cell") {
+	if got, _ := read("id"+strings.Repeat(",x", 1025)+"\n", Options{}); !strings.Contains(got, "open: line 1: the header has more than 1024 cells") {
 		t.Errorf("columns: %.300s", got)
 	}
 }
@@ -234,12 +234,17 @@ func TestReport(t *testing.T) {
 	sum := sha256.Sum256([]byte(text))
 	want := Report{
 		Format: "csv", Encoding: "utf-8", Delimiter: ";", IDColumn: "ID",
+		Columns:  []string{"ID", "Shoe size", "Phone", "First name", "", "Notes"},
 		Mapping:  []Column{{"Phone", "phonenumber"}, {"First name", "firstname"}},
 		Unmapped: []string{"Shoe size"},
 		Rows:     2, Rejected: 1, Blank: 1, Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:]),
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
+	}
+	_, got = read("_job,id,phone,_row\n j1 ,7,1,3\nj2,8,2,4\n", Options{Labels: labels})
+	if fmt.Sprint(got.Remarks) != "map[_job:j1 _row:3]" || len(got.Unmapped) > 0 {
+		t.Errorf("remarks %v, unmapped %q", got.Remarks, got.Unmapped)
 	}
 	_, got = read("{\"contact id\":1,\"b\":2,\"phone\":\"1\"}\n\n{\"id\":2,\"phone\":\"2\",\"c\":1}\n", Options{Labels: labels})
 	if got.Format != "ndjson" || got.IDColumn != "contact id" || got.Blank != 1 || fmt.Sprint(got.Mapping, got.Unmapped) != "[{phone phonenumber}] [b c]" {

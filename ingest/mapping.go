@@ -28,6 +28,19 @@ func Normalize(label string) string {
 	}, label)
 }
 
+// columnKey is what columns are told apart by. A name that begins with an
+// underscore is another column's than the name without it.
+func columnKey(name string) string {
+	if private(name) {
+		return "_" + Normalize(name)
+	}
+	return Normalize(name)
+}
+
+// private says that a column is somebody's remark about a row, such as the
+// _reason of a list of rejected rows, and no field unless it is mapped.
+func private(name string) bool { return strings.HasPrefix(strings.TrimSpace(name), "_") }
+
 // resolver says which field a column is.
 type resolver struct {
 	labels map[string]string // nil takes every column
@@ -43,7 +56,7 @@ func newResolver(o Options) resolver {
 		}
 	}
 	for name, field := range o.Map {
-		r.named[Normalize(name)] = field
+		r.named[columnKey(name)] = field
 	}
 	return r
 }
@@ -51,14 +64,17 @@ func newResolver(o Options) resolver {
 // field is the field of a column, or "" if it is not imported. Ignored is that
 // the caller wants it so.
 func (r resolver) field(name string) (field string, ignored bool) {
-	key := Normalize(name)
-	if f, ok := r.named[key]; ok {
-		if f == "" || f == "-" {
+	if f, ok := r.named[columnKey(name)]; ok {
+		if leftOut(f) {
 			return "", true
 		}
 		return f, false
 	}
-	if key == "" {
+	key := Normalize(name)
+	switch {
+	case private(name):
+		return "", true
+	case key == "":
 		return "", false
 	}
 	if r.labels == nil {
@@ -67,12 +83,18 @@ func (r resolver) field(name string) (field string, ignored bool) {
 	return r.labels[key], false
 }
 
+// leftOut says that a mapping's field means none.
+func leftOut(field string) bool { return field == "" || field == "-" }
+
 // columns is the header of a table, understood.
 type columns struct {
-	id       int
-	idName   string
-	mapped   []*column // sorted by path
-	unmapped []string
+	names     []string // all
+	id        int
+	idName    string
+	mapped    []*column // sorted by path
+	unmapped  []string
+	constants []item // what every row sets beside them
+	guarded   bool   // the file is an export, whose cells are guarded
 }
 
 type column struct {
@@ -91,13 +113,13 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		if err := checkText(name); err != nil {
 			return nil, fmt.Errorf("the name of column %d %w", i+1, err)
 		}
-		key := Normalize(name)
+		key := columnKey(name)
 		if first, ok := seen[key]; ok && key != "" {
 			return nil, fmt.Errorf("columns %d and %d have the same name (%s); rename or remove one", first+1, i+1, quote(names[i]))
 		}
 		seen[key] = i
 	}
-	cs := &columns{id: idColumn(names, o)}
+	cs := &columns{names: names, id: idColumn(names, o), guarded: isExport(names)}
 	if cs.id < 0 {
 		if o.IDColumn != "" {
 			return nil, fmt.Errorf("there is no column %s; the columns are %s", quote(o.IDColumn), list(names))
@@ -105,8 +127,8 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		return nil, fmt.Errorf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and check the delimiter", list(names))
 	}
 	cs.idName = names[cs.id]
-	for name := range o.Map {
-		if _, ok := seen[Normalize(name)]; !ok {
+	for name, field := range o.Map {
+		if _, ok := seen[columnKey(name)]; !ok && !leftOut(field) {
 			return nil, fmt.Errorf("the mapping names a column %s, but the columns are %s", quote(name), list(names))
 		}
 	}
@@ -128,33 +150,97 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		}
 		cs.mapped = append(cs.mapped, &column{i, name, field, path})
 	}
-	if len(cs.mapped) == 0 {
+	var err error
+	if cs.constants, err = constants(o); err != nil {
+		return nil, err
+	}
+	if len(cs.mapped)+len(cs.constants) == 0 {
 		return nil, fmt.Errorf("no column is a field that can be imported; the columns are %s", list(names))
 	}
 	slices.SortStableFunc(cs.mapped, func(a, b *column) int { return slices.Compare(a.path, b.path) })
 	for i := 1; i < len(cs.mapped); i++ {
 		a, b := cs.mapped[i-1], cs.mapped[i]
-		if len(a.path) <= len(b.path) && slices.Equal(a.path, b.path[:len(a.path)]) {
+		if within(a.path, b.path) {
 			return nil, fmt.Errorf("columns %s and %s are both for the field %s; ignore one", quote(a.name), quote(b.name), quote(a.field))
+		}
+	}
+	for _, c := range cs.mapped {
+		for _, k := range cs.constants {
+			if within(c.path, k.path) || within(k.path, c.path) {
+				return nil, fmt.Errorf("column %s and a constant are both for the field %s; ignore the column or leave the constant out",
+					quote(c.name), quote(c.field))
+			}
 		}
 	}
 	return cs, nil
 }
 
+// within says that a field is the other or a member of it.
+func within(outer, inner []string) bool {
+	return len(outer) <= len(inner) && slices.Equal(outer, inner[:len(outer)])
+}
+
+// constants are the fields that every row sets, sorted by path.
+func constants(o Options) ([]item, error) {
+	var out []item
+	for field, text := range o.Constants {
+		path := strings.Split(field, ".")
+		if slices.Contains(path, "") {
+			return nil, fmt.Errorf("a constant is for the field %s, which has a part without a name", quote(field))
+		}
+		v := json.RawMessage("null")
+		if text != "" {
+			var err error
+			if err = checkText(text); err == nil {
+				v, err = convert(o, field, text)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("the constant for the field %s: %w", quote(field), err)
+			}
+		}
+		if v != nil {
+			out = append(out, item{path, v})
+		}
+	}
+	slices.SortFunc(out, byPath)
+	for i := 1; i < len(out); i++ {
+		if within(out[i-1].path, out[i].path) {
+			return nil, fmt.Errorf("two constants are for the field %s", quote(strings.Join(out[i-1].path, ".")))
+		}
+	}
+	return out, nil
+}
+
+func byPath(a, b item) int { return slices.Compare(a.path, b.path) }
+
 // idColumn is the index of the contact's id, or -1.
 func idColumn(header []string, o Options) int {
 	wanted := idNames
 	if o.IDColumn != "" {
-		wanted = []string{Normalize(o.IDColumn)}
+		wanted = []string{columnKey(o.IDColumn)}
 	}
 	for _, want := range wanted {
 		for i, name := range header {
-			if Normalize(name) == want {
+			if columnKey(name) == want {
 				return i
 			}
 		}
 	}
 	return -1
+}
+
+// remarks are the cells of a row in private columns.
+func (cs *columns) remarks(cells []string) map[string]string {
+	var out map[string]string
+	for i, name := range cs.names {
+		if private(name) && i < len(cells) {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = strings.TrimSpace(cells[i])
+		}
+	}
+	return out
 }
 
 // contact is the id in a row.
@@ -180,7 +266,7 @@ func checkID(id string) error {
 }
 
 func (cs *columns) report(r *Report) {
-	r.IDColumn, r.Unmapped = cs.idName, slices.Clone(cs.unmapped)
+	r.Columns, r.IDColumn, r.Unmapped = slices.Clone(cs.names), cs.idName, slices.Clone(cs.unmapped)
 	inOrder := slices.Clone(cs.mapped)
 	slices.SortFunc(inOrder, func(a, b *column) int { return a.index - b.index })
 	for _, c := range inOrder {

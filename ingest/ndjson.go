@@ -32,10 +32,18 @@ type objects struct {
 	known    map[string]*column // by name as written; nil if it is not imported
 	mapped   []*column
 	unmapped []string
+
+	constants []item
+	always    contact.Patch // the constants
 }
 
 func openNDJSON(text *bufio.Reader, o Options) (*objects, error) {
-	return &objects{r: text, o: o, look: newResolver(o), known: map[string]*column{}}, nil
+	s := &objects{r: text, o: o, look: newResolver(o), known: map[string]*column{}}
+	var err error
+	if s.constants, err = constants(o); err == nil && len(s.constants) > 0 {
+		s.always, err = patch(nil, s.constants)
+	}
+	return s, err
 }
 
 func (s *objects) next() (Row, error) {
@@ -95,12 +103,12 @@ func (s *objects) fill(row *Row, line []byte) error {
 	}
 	rest := slices.Delete(slices.Clone(members), at, at+1)
 	if _, ok := rest.Get("fields"); ok {
-		return fillUpdate(row, rest)
+		return s.fillUpdate(row, rest)
 	}
 	return s.fillFlat(row, rest)
 }
 
-func fillUpdate(row *Row, members contact.Patch) error {
+func (s *objects) fillUpdate(row *Row, members contact.Patch) error {
 	body, err := members.MarshalJSON()
 	if err != nil {
 		return err
@@ -110,6 +118,12 @@ func fillUpdate(row *Row, members contact.Patch) error {
 		return u.Bad
 	}
 	row.Fields, row.Version, row.Versioned, row.OccurredAt = u.Fields, u.Version, u.Versioned, u.OccurredAt
+	for _, f := range s.always {
+		if _, ok := row.Fields.Get(f.Name); ok {
+			return fmt.Errorf("the field %s has a constant already", quote(f.Name))
+		}
+		row.Fields = row.Fields.With(f.Name, f.Value)
+	}
 	return nil
 }
 
@@ -128,12 +142,9 @@ func (s *objects) fillFlat(row *Row, members contact.Patch) error {
 			items = append(items, item{c.path, v})
 		}
 	}
-	if len(items) == 0 {
-		return ErrNothing
-	}
-	slices.SortStableFunc(items, func(a, b item) int { return slices.Compare(a.path, b.path) })
+	slices.SortStableFunc(items, byPath)
 	var err error
-	row.Fields, err = patch(items)
+	row.Fields, err = patch(items, s.constants)
 	return err
 }
 

@@ -90,7 +90,14 @@ func (s *scanner) next() (record, error) {
 			return rec, fmt.Errorf("line %d: a quote is opened here that is not closed within %d KiB of the cell and %d KiB of the row; close or remove it",
 				s.quoteLine, MaxCell>>10, MaxRecord>>10)
 		}
-		s.skip(fmt.Errorf("a cell of more than %d KiB, a row of more than %d KiB, or more than %d cells", MaxCell>>10, MaxRecord>>10, MaxColumns))
+		switch {
+		case len(s.buf)-s.cell > MaxCell:
+			s.skip(fmt.Errorf("a cell of more than %d KiB", MaxCell>>10))
+		case len(s.ends) >= MaxColumns:
+			s.skip(fmt.Errorf("more than %d cells", MaxColumns))
+		default:
+			s.skip(fmt.Errorf("more than %d KiB in a row", MaxRecord>>10))
+		}
 	}
 }
 

@@ -278,6 +278,7 @@ func (s *Source) hearForgets(sub *nats.Subscription) {
 func (q *Queue) sawForgotten(e entry) {
 	if t, err := decodeTombstone(e); err == nil && t != nil {
 		q.noteForgotten(t)
+		q.pokeSources()
 	}
 }
 

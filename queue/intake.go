@@ -41,6 +41,7 @@ func (s *Source) take(r *reading, m inMsg) error {
 	if s.forgotten(u) {
 		return s.passOver(r, m.seq)
 	}
+	s.meet(r, u)
 	s.mu.Lock()
 	if m.seq > r.read+1 {
 		s.finishRangeLocked(r, r.read+1, m.seq-1)

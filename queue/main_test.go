@@ -94,7 +94,7 @@ func setUpSilent(t *testing.T, lease time.Duration, targets ...string) *Queue {
 }
 
 // memoryDir is a directory whose syncs cost nothing, where there is one.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "queue")
 	if err != nil {

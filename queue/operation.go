@@ -281,6 +281,7 @@ func (q *Queue) sawOperation(e entry) {
 		q.mu.Lock()
 		q.ended[o.ID] = true
 		q.mu.Unlock()
+		q.pokeSources()
 	}
 }
 

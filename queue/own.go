@@ -144,6 +144,7 @@ func (o *ownership) run(ctx context.Context) error {
 	defer stop()
 	o.wg.Go(func() { _ = o.q.letters.watch(watching, opKey+">", nil, o.q.sawOperation) })
 	o.wg.Go(func() { _ = o.q.letters.watch(watching, forgetKey+">", nil, o.q.sawForgotten) })
+	o.wg.Go(func() { _ = o.q.state.watch(watching, keyJobOrder+">", nil, o.q.sawJobOrder) })
 	o.wg.Go(func() { _ = o.q.sessions.watch(watching, ">", func() { o.known(&o.sessionsKnown) }, o.sawSession) })
 	o.wg.Go(func() { _ = o.q.owners.watch(watching, ">", func() { o.known(&o.ownersKnown) }, o.sawOwner) })
 	for n := 0; ctx.Err() == nil && o.q.life.Err() == nil; n++ {

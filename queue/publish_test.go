@@ -97,7 +97,7 @@ func TestBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s, d := b.Stored(); s != 2000 || d != 0 {
+	if s, d := b.Stored(); s != 1000 && s != 2000 || d != 0 { // the second part may be under way
 		t.Errorf("before flush %d, %d", s, d)
 	}
 	if err := b.Close(ctx); err != nil {
@@ -232,6 +232,42 @@ func TestBatchSurvivesTheConnection(t *testing.T) {
 
 // The answer of a batch is lost and, before it can be asked for, everything was
 // settled and purged and the message ids are forgotten: the records tell.
+// What is stored aside when a batch is given up does not go on by itself, and is
+// stored once when it is taken up.
+func TestBatchInterrupted(t *testing.T) {
+	q := setUp(t, "office")
+	b := q.Batch("office", contact.Bulk)
+	ctx, cancel := context.WithCancel(t.Context())
+	add := func(ctx context.Context, from, to int) (err error) {
+		for i := from; i < to && err == nil; i++ {
+			err = b.Add(ctx, update("office", i%13, contact.Bulk, i))
+		}
+		return err
+	}
+	if err := add(ctx, 0, 1500); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	for i := 1500; i < 3500; i++ { // Add says that it is over, and has taken each all the same
+		if err := b.Add(ctx, update("office", i%13, contact.Bulk, i)); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Flush(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("flushed with a context that has ended: %v", err)
+	}
+	if s, _ := b.Stored(); s > 1000 {
+		t.Errorf("%d were stored after the end", s)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s, d := b.Stored(); s+d != 3500 {
+		t.Errorf("stored %d, duplicates %d", s, d)
+	}
+	checkOrder(t, q, "CRM_OFFICE_BULK", 3500)
+}
+
 func TestBatchLearnsFromRecords(t *testing.T) {
 	dir := t.TempDir()
 	q := open(t, testOptions(t, dir))
@@ -249,6 +285,7 @@ func TestBatchLearnsFromRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.last, b.known = info.State.LastSeq, true
+	b.hand()
 	msgs := b.next()
 	if _, err := q.atomic(t.Context(), msgs); err != nil { // stored; its answer does not reach the batch
 		t.Fatal(err)

@@ -99,6 +99,7 @@ type Queue struct {
 	loads   chan *load
 
 	goneSome atomic.Bool // gone is not empty
+	jobsSome atomic.Bool // jobs is not empty
 	tally    tally
 	// mendAfter is the constant; tests do not wait.
 	mendAfter time.Duration
@@ -109,7 +110,9 @@ type Queue struct {
 	owning   bool
 	closed   bool
 	ended    map[string]bool // operations that were cancelled
-	session  string          // ours, while targets are owned
+	jobs     map[string]JobOrder
+	sources  map[*Source]bool // that want to hear of orders
+	session  string           // ours, while targets are owned
 	gone     map[contact.Key][contact.Classes]uint64
 	breaks   map[int]context.CancelFunc // to call when the connection is new
 	breakKey int
@@ -128,9 +131,9 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		o.Timeout = DefaultTimeout
 	}
 	q := &Queue{
-		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle},
+		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle, infer: inferAbove},
 		commits: make(chan *commit, 4*maxBatch), loads: make(chan *load, 4*prefetch),
-		mendAfter: mendAfter, targets: map[string]bool{}, ended: map[string]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
+		mendAfter: mendAfter, targets: map[string]bool{}, ended: map[string]bool{}, jobs: map[string]JobOrder{}, sources: map[*Source]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
 	}
 	q.life, q.stop = context.WithCancel(context.Background())
 	if o.Embedded != nil {

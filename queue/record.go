@@ -150,6 +150,11 @@ func encodeRecord(r *Record) (*nats.Msg, error) {
 	} else {
 		m.Header.Set(headerTTL, recordTTL.String())
 	}
+	if r.Job != "" {
+		if rows := rowsHeader(r.Updates); rows != "" {
+			m.Header.Set(headerRows, rows)
+		}
+	}
 	if r.RedriveOf != "" {
 		m.Header.Set(contact.HeaderRedriveOf, oneLine(r.RedriveOf))
 		if r.Redrive != nil && r.Redrive.Operation != "" {

@@ -346,6 +346,7 @@ func (s *Source) close(ctx context.Context) {
 	for i := 0; graceful && s.inflight.Load() > 0 && i < 100; i++ {
 		sleep(ctx, 20*time.Millisecond) // acts whose caller did not wait for them
 	}
+	s.q.listen(s, false)
 	s.fail(ErrLost)
 	s.wg.Wait()
 	if graceful {

@@ -28,11 +28,12 @@ const (
 	maxIdle = 1024 // contacts whose standing is kept though nothing of them waits
 )
 
-// limits are Window, WindowBytes, Span and maxIdle; tests make them small.
+// limits are Window, WindowBytes, Span, maxIdle and inferAbove; tests make them small.
 type limits struct {
 	window, bytes int
 	span          uint64
 	idle          int
+	infer         uint64
 }
 
 // Source is one target's deliveries while this process owns it. [Queue.Own]
@@ -53,6 +54,7 @@ type Source struct {
 	dirty     chan struct{} // a floor moved
 	hurry     chan struct{} // it moved far
 	kicked    chan struct{} // there are ends to finish
+	steered   chan struct{} // what is cancelled or paused may have changed
 
 	mu       sync.Mutex
 	contacts map[string]*standingOf
@@ -67,8 +69,9 @@ type reading struct {
 	class  contact.Class
 	stream string
 	items  chan item
-	head   *item         // taken from items, not yet handed out; Next's own
-	kick   chan struct{} // something Next waits for may have changed
+	head   *item           // taken from items, not yet handed out; Next's own
+	jobs   map[string]bool // that were met; the reader's own
+	kick   chan struct{}   // something Next waits for may have changed
 
 	// Guarded by Source.mu.
 	floor    floor
@@ -91,7 +94,7 @@ type item struct {
 func openSource(ctx context.Context, q *Queue, sess *session, target string, rev uint64) (*Source, error) {
 	s := &Source{
 		q: q, target: target, sess: sess, owner: fmt.Sprintf("%s.%d", sess.id, rev),
-		dirty: make(chan struct{}, 1), hurry: make(chan struct{}, 1), kicked: make(chan struct{}, 1),
+		dirty: make(chan struct{}, 1), hurry: make(chan struct{}, 1), kicked: make(chan struct{}, 1), steered: make(chan struct{}, 1),
 		contacts: map[string]*standingOf{},
 	}
 	for c := range contact.Class(contact.Classes) {
@@ -119,6 +122,7 @@ func openSource(ctx context.Context, q *Queue, sess *session, target string, rev
 		return nil, err
 	}
 	s.ctx, s.fail = context.WithCancelCause(sess.ctx)
+	q.listen(s, true)
 	s.wg.Go(func() { s.hearForgets(forgets) })
 	s.wg.Go(s.tend)
 	for _, r := range s.class {
@@ -128,7 +132,7 @@ func openSource(ctx context.Context, q *Queue, sess *session, target string, rev
 	return s, nil
 }
 
-// learn reads which operations were cancelled and which contacts forgotten, and
+// learn reads which operations and jobs were cancelled or paused and which contacts forgotten, and
 // begins to hear of more. What is stored before it is known here, what is
 // announced after it is heard.
 func (s *Source) learn(ctx context.Context) (forgets *nats.Subscription, err error) {
@@ -144,6 +148,9 @@ func (s *Source) learn(ctx context.Context) (forgets *nats.Subscription, err err
 	}
 	if err == nil {
 		err = s.q.letters.each(ctx, forgetKey+s.target+".>", func(e entry) error { s.q.sawForgotten(e); return nil })
+	}
+	if err == nil {
+		err = s.q.state.each(ctx, keyJobOrder+s.target+".>", func(e entry) error { s.q.sawJobOrder(e); return nil })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: target %s: %w", s.target, err), forgets.Unsubscribe())

@@ -49,7 +49,7 @@ func (l *Lane) dispatch(work context.Context) {
 // ripen makes slots ready whose retry time has come, and ends what is over.
 func (l *Lane) ripen(work context.Context, now time.Time) {
 	for len(l.retries) > 0 && !l.retries[0].due.After(now) {
-		l.makeReady(heap.Pop(&l.retries).(*slot))
+		l.turn(heap.Pop(&l.retries).(*slot))
 	}
 	if l.operator.Hold && !l.operator.Until.IsZero() && !l.operator.Until.After(now) {
 		o := l.operator
@@ -92,6 +92,9 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	if l.ready.len() == 0 {
 		if len(l.retries) > 0 {
 			return waiting{what: "the next retry", until: l.retries[0].due}
+		}
+		if l.parked > 0 {
+			return waiting{what: "a paused job to be resumed"}
 		}
 		return waiting{what: "updates"}
 	}
@@ -149,6 +152,10 @@ func (l *Lane) start(work context.Context, now time.Time) {
 	s := l.next()
 	if s.take == nil {
 		s.take = l.newTake(s)
+	}
+	if s.take == nil {
+		l.park(s)
+		return
 	}
 	if !s.take.next(l.o.Rules) {
 		l.settle(work, s, now)

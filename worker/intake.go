@@ -112,8 +112,11 @@ func (l *Lane) arrive(a arrival) {
 	if u.Class == contact.Live {
 		s.lives++
 	}
-	if s.state == slotIdle || s.state == slotReady {
-		l.makeReady(s)
+	switch s.state {
+	case slotIdle, slotPaused:
+		l.turn(s)
+	case slotReady:
+		l.makeReady(s) // it may have become live
 	}
 	l.openGate()
 }

@@ -47,6 +47,7 @@ type Lane struct {
 	open     bool                                    // the replay horizon is reached: calls may start
 	draining bool
 	calling  int // calls in flight
+	parked   int // slots of which all is paused
 
 	concurrency int // and how many there may be
 	settling    int // settlements in flight
@@ -212,8 +213,8 @@ func (l *Lane) changed() {
 	}
 }
 
-// Sweep makes the lane ask [Options.Cancelled] about everything that waits. It
-// does not wait for that. Safe for concurrent use.
+// Sweep makes the lane ask [Options.Cancelled] and [Options.Paused] about
+// everything that waits. It does not wait for that. Safe for concurrent use.
 func (l *Lane) Sweep() {
 	select {
 	case l.sweeps <- struct{}{}:

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"crmsync/contact"
 )
 
 // stepped is the n-th (from 0) of a series of waits that doubles from first up
@@ -43,6 +45,19 @@ func (l *Lane) retryLater(s *slot, now time.Time, atLeast time.Duration) {
 	l.stats.Retries++
 }
 
+// carries notes what a call whose answer is not known had with it. What was
+// cancelled before it had no part in it.
+func (s *slot) carries(t *take) {
+	if s.carried == nil {
+		s.carried = map[*contact.Update]bool{}
+	}
+	for i, u := range t.updates {
+		if t.end[i].Outcome != contact.Cancelled {
+			s.carried[u] = true
+		}
+	}
+}
+
 // requeue puts a slot back whose call did not count.
 func (l *Lane) requeue(s *slot) {
 	l.putBack(s)
@@ -56,6 +71,9 @@ func (l *Lane) putBack(s *slot) {
 		s.pending = append(s.take.updates, s.pending...)
 		if s.call > 0 { // a call has carried them
 			s.sent = len(s.take.updates)
+		}
+		if s.maybeSent && s.state == slotCalling {
+			s.carries(s.take)
 		}
 		s.take = nil
 	}

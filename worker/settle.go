@@ -67,7 +67,7 @@ func (l *Lane) finish(r settleResult) {
 	}
 	*s = slot{key: s.key, fence: r.st.Fence, pending: s.pending, lives: s.lives - n[contact.Live], heapIndex: -1}
 	if len(s.pending) > 0 {
-		l.makeReady(s)
+		l.turn(s)
 		return
 	}
 	delete(l.slots, s.key.ID)

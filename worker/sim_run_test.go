@@ -195,7 +195,13 @@ func (s *sim) steer(ctx context.Context, lane *running, r *rand.Rand, until time
 			return
 		}
 		s.sample(lane)
-		switch r.IntN(60) {
+		switch r.IntN(70) {
+		case 60, 61, 62, 63:
+			s.pause(fmt.Sprint("job", r.IntN(8)))
+			lane.l.Sweep()
+		case 64, 65, 66, 67, 68:
+			s.resume(fmt.Sprint("job", r.IntN(8)))
+			lane.l.Sweep()
 		case 0:
 			s.order(lane, Orders{Hold: true, By: "sim"}, "operator hold")
 		case 1:
@@ -245,6 +251,9 @@ func (s *sim) sample(lane *running) {
 	if st.Hold != nil {
 		s.saw("hold " + string(st.Hold.Reason))
 	}
+	if st.Paused > 0 {
+		s.saw("contacts set aside")
+	}
 	if st.Counts.Recalled > 0 {
 		s.saw("letters recalled")
 	}
@@ -274,6 +283,10 @@ func (s *sim) sample(lane *running) {
 // liveness is the time after: with nothing wrong any more, all must end.
 func (s *sim) liveness(lane *running) {
 	s.stopped = true
+	for i := range 8 {
+		s.resume(fmt.Sprint("job", i))
+	}
+	lane.l.Sweep()
 	s.order(lane, Orders{Since: time.Now()}, "operator resume")
 	q := s.w.o.Quota
 	perHour := q.Rate * (1 - q.Reserve) * 3600

@@ -67,6 +67,7 @@ func simWanted() []string {
 		"unknown then success", "merged after a takeover", "merged retry", "part of a change was left out",
 		"version out of order", "waits for its lease to be renewed", "waits for the quota", "waits for the next probe",
 		"waits for the operator", "window full", "not a second request",
+		"job paused", "job resumed", "contacts set aside", "waits for a paused job to be resumed", "sent beside a paused one",
 		"un-merged", "exhausted", "hold operator", "read as a probe", "letters recalled", "hold inherited",
 	}
 	for _, v := range []contact.Verdict{
@@ -125,6 +126,9 @@ type sim struct {
 	secretNew bool
 	narrow    bool // the windows are small
 	cancelled map[string]bool
+	paused    map[string]time.Time // jobs, and since when
+	pauses    []simPause
+	sent      map[string][]time.Time  // calls, by contact; the CRM's lock guards it
 	accepted  bool                    // the operator has taken a storm for what it seems
 	leftDead  map[int]map[string]bool // by fault: contacts that a storm left dead
 	reads     []time.Time
@@ -150,7 +154,7 @@ func (s *sim) actor(name string) *rand.Rand {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, seed: seed, w: newWorld(t), born: time.Now(), sometimes: map[string]int{}, cancelled: map[string]bool{}, p: map[string]float64{}}
+	s := &sim{t: t, seed: seed, w: newWorld(t), born: time.Now(), sometimes: map[string]int{}, cancelled: map[string]bool{}, paused: map[string]time.Time{}, sent: map[string][]time.Time{}, p: map[string]float64{}}
 	r := s.actor("options")
 	chance := func(p float64) bool { return r.Float64() < p }
 	s.rough = time.Hour + time.Duration(r.ExpFloat64()*float64(12*time.Hour))
@@ -208,6 +212,13 @@ func newSim(t *testing.T, seed uint64) *sim {
 		}
 		return ""
 	}
+	o.Paused = func(u *contact.Update) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_, ok := s.paused[u.Job]
+		return ok
+	}
+	s.w.m.excused = s.unwanted
 	o.OnAnswer = func(a crm.Answer, _ time.Duration) { s.saw("answer " + a.Verdict.String()) }
 	o.OnSettled = s.onSettled
 	s.w.q.lease = time.Minute
@@ -245,6 +256,7 @@ func (s *sim) onSettled(e contact.Ended) {
 // same, whatever runs beside it.
 func (s *sim) plan(c *crmCall) fate {
 	id := c.change.Contact.ID
+	s.checkPaused(c)
 	r := s.actor(fmt.Sprintf("call %s %d", id, c.n))
 	f := fine
 	f.latency = 10*time.Millisecond + time.Duration(r.ExpFloat64()*float64(200*time.Millisecond))

@@ -16,6 +16,7 @@ const (
 	slotCalling                   // a call is in flight for it
 	slotWaiting                   // for its retry time
 	slotSettling                  // its outcome is being stored
+	slotPaused                    // all it could send is paused
 )
 
 // slot is a contact's place in its lane while it has pending updates.
@@ -35,7 +36,8 @@ type slot struct {
 	exhausted int               // parts of its take that were given up in a row
 	tries     []contact.Attempt // the last maxTries calls
 	lastFail  time.Time
-	maybeSent bool // an attempt's answer is not known: side effects are not repeated
+	maybeSent bool                     // an attempt's answer is not known: side effects are not repeated
+	carried   map[*contact.Update]bool // by such an attempt: only the CRM can decide about these
 
 	due       time.Time // slotWaiting: when
 	notBefore time.Time // the CRM wants nothing for it earlier, not even a probe
@@ -209,6 +211,7 @@ func (q *readyQueue) pop(bulkEvery int) *slot {
 
 // makeReady puts a slot into the FIFO of its class.
 func (l *Lane) makeReady(s *slot) {
+	l.unpark(s)
 	if s.heapIndex >= 0 {
 		heap.Remove(&l.retries, s.heapIndex)
 	}
@@ -218,6 +221,7 @@ func (l *Lane) makeReady(s *slot) {
 
 // leaveTurn takes a slot out of whatever it waits in.
 func (l *Lane) leaveTurn(s *slot) {
+	l.unpark(s)
 	if s.heapIndex >= 0 {
 		heap.Remove(&l.retries, s.heapIndex)
 	}

@@ -69,6 +69,7 @@ type Status struct {
 	Ready    int       `json:"ready"`    // contacts whose turn it is
 	Calling  int       `json:"calling"`
 	Retrying int       `json:"retrying"`
+	Paused   int       `json:"paused,omitempty"`  // contacts of which all that waits is of a paused job
 	Retries  []Waiter  `json:"retries,omitempty"` // the first of those, by time
 
 	QuotaStatus
@@ -95,7 +96,7 @@ func (l *Lane) snapshot(now time.Time) Status {
 	s := Status{
 		Target: l.o.Target, At: now, Born: l.born, State: l.state(), Waiting: l.waiting.what, Until: l.waiting.until,
 		Live: l.held[contact.Live].n, Bulk: l.held[contact.Bulk].n, Contacts: len(l.slots),
-		Ready: l.ready.len(), Calling: l.calling, Retrying: len(l.retries),
+		Ready: l.ready.len(), Calling: l.calling, Retrying: len(l.retries), Paused: l.parked,
 		Orders: l.operator, Counts: l.stats.clone(),
 	}
 	s.Hold = l.shownHold(now)
@@ -136,7 +137,7 @@ func (l *Lane) state() string {
 		return "loading"
 	case l.hold != nil || l.operator.Hold || l.quotaHold(time.Now()) != nil:
 		return "held"
-	case len(l.slots) == 0:
+	case len(l.slots) == l.parked:
 		return "idle"
 	}
 	return "running"

@@ -32,35 +32,19 @@ type take struct {
 	last    contact.Ending      // evidence of the last call
 }
 
-// newTake takes from the slot's pending updates as many as may go together:
-// all, up to one that must go alone.
+// newTake takes from the slot's pending updates as many as may go together: all
+// that are not paused, up to one that must go alone. It is nil where all are
+// paused.
 func (l *Lane) newTake(s *slot) *take {
-	n := 0
-	for n < len(s.pending) {
-		u := s.pending[n]
-		if u.Bad == nil && l.o.Rules.Alone(u.Fields) {
-			if n == 0 {
-				n = 1
-			}
-			break
-		}
-		n++
+	t := &take{fence: s.fence}
+	t.updates, s.pending = l.choose(s)
+	if len(t.updates) == 0 {
+		return nil
 	}
-	t := &take{
-		updates: s.pending[:n:n],
-		end:     make([]contact.Ending, n),
-		fence:   s.fence,
-	}
-	sure := 0 // so many may have been sent: it is too late to cancel them
-	if s.maybeSent {
-		sure = s.sent
-	}
-	s.pending, s.sent = s.pending[n:], 0
-	if len(s.pending) == 0 {
-		s.pending = nil
-	}
+	t.end = make([]contact.Ending, len(t.updates))
+	s.sent = 0
 	for i, u := range t.updates {
-		if why := l.cancelled(u); why != "" && i >= sure {
+		if why := l.cancelled(u); why != "" && !s.carried[u] {
 			t.end[i] = contact.Ending{Outcome: contact.Cancelled, Detail: why, Fields: l.o.Rules.Paths(u.Fields)}
 			continue
 		}
@@ -70,6 +54,35 @@ func (l *Lane) newTake(s *slot) *take {
 	}
 	t.refold(l.o.Rules, s.fence)
 	return t
+}
+
+// choose splits the pending updates of a slot into those that go now and the
+// rest, both in their order.
+func (l *Lane) choose(s *slot) (now, rest []*contact.Update) {
+	blocked := false
+	for i, u := range s.pending {
+		if !s.carried[u] && u.Class == contact.Bulk && (blocked || l.paused(u)) {
+			blocked = true // a class ends in its order
+			rest = append(rest, u)
+			continue
+		}
+		if u.Bad == nil && l.o.Rules.Alone(u.Fields) {
+			if len(now) == 0 {
+				now = append(now, u)
+				i++
+			}
+			if len(rest) == 0 {
+				return now, s.pending[i:]
+			}
+			return now, append(rest, s.pending[i:]...)
+		}
+		if len(rest) == 0 {
+			now = s.pending[: i+1 : i+1]
+		} else {
+			now = append(now, u)
+		}
+	}
+	return now, rest
 }
 
 // refold folds what is alive and plans one group of all that still writes.

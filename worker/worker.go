@@ -123,6 +123,12 @@ type Options struct {
 	// must be quick.
 	Cancelled func(u *contact.Update) string
 
+	// Paused says that an update of class bulk must not be sent for now; nil
+	// pauses none. It is asked as Cancelled is. A live update is never paused,
+	// nor one that may have been sent already; bulk ones of the same contact
+	// wait behind a paused one.
+	Paused func(u *contact.Update) bool
+
 	// SecretChanged says that the target's credentials are new since it was
 	// last asked; nil means never. It ends a credentials hold with a probe.
 	SecretChanged func() bool

@@ -26,6 +26,7 @@ type cli struct {
 	Import  importCmd  `cmd:"" help:"Queue the rows of a CSV or NDJSON file."`
 	Publish publishCmd `cmd:"" help:"Queue one update."`
 	Status  statusCmd  `cmd:"" help:"What each target does, and what it waits for."`
+	Jobs    jobsCmd    `cmd:"" help:"How imports stand; pause, cancel and export them."`
 	Dead    deadCmd    `cmd:"" help:"Updates that could not be applied: why, and what to do about them."`
 	Why     whyCmd     `cmd:"" help:"A contact's whole story, and what it waits for."`
 	Forget  forgetCmd  `cmd:"" help:"Remove a person from queue, dead letters and outcomes."`

@@ -1,0 +1,103 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"crmsync/config"
+	"crmsync/contact"
+	"crmsync/queue"
+	"crmsync/worker"
+)
+
+// ImportProgress is a job on its way, and what its lane does.
+type ImportProgress struct {
+	ImportReport
+	Ended int64         // rows that have their outcome
+	Rate  float64       // rows that ended a second, over the last minute
+	Hold  string        // why its lane sends nothing; "" where it does
+	Until time.Time     // of the hold, where that is known
+	ETA   time.Duration // until the last row has its outcome; 0: not known
+}
+
+// pulseEvery is how often somebody who waits is told how things stand.
+const pulseEvery = 500 * time.Millisecond
+
+// Wait follows a job until every queued row has its outcome, and tells progress
+// as it goes. The report says how they ended.
+func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportProgress)) (ImportReport, error) {
+	t, err := a.target(rep.Target)
+	if err != nil {
+		return rep, err
+	}
+	if progress == nil {
+		progress = func(ImportProgress) {}
+	}
+	err = a.q.WatchJob(ctx, rep.Target, rep.Job, pulseEvery, func(_ queue.Job, c queue.JobCount) (bool, error) {
+		rep.counted(c)
+		if rep.Done {
+			return false, nil
+		}
+		p := ImportProgress{ImportReport: rep, Ended: c.Ended()}
+		if !c.First.IsZero() {
+			span := min(queue.JobRateSpan, time.Since(c.First))
+			p.Rate = float64(c.Recent) / max(1, span.Seconds())
+		}
+		if err := a.laneNow(ctx, t, c.Waiting, &p); err != nil {
+			return false, err
+		}
+		progress(p)
+		return true, nil
+	})
+	return rep, err
+}
+
+// counted takes over how a job stands.
+func (rep *ImportReport) counted(c queue.JobCount) {
+	rep.Outcomes, rep.Dead, rep.Expired = map[string]int64{}, map[string]int64{}, c.Gone
+	for o, n := range c.Outcomes {
+		rep.Outcomes[o.String()] = n
+	}
+	for r, n := range c.Dead {
+		rep.Dead[r.String()] = n
+	}
+	rep.Done = c.Waiting == 0
+}
+
+// laneNow adds what a target's lane does, and when it will have dealt with so
+// many more updates.
+func (a *App) laneNow(ctx context.Context, t config.Target, waiting int64, p *ImportProgress) error {
+	var live laneState
+	found, err := a.q.Get(ctx, liveKey+t.Name, &live)
+	if err != nil {
+		return err
+	}
+	now, lane := time.Now(), &live.Lane
+	switch {
+	case !found || now.Sub(lane.At) > staleAfter || lane.State == "released":
+		p.Hold = "no worker runs its lane: crmsync run"
+		return nil
+	case lane.Hold != nil:
+		p.Hold, p.Until = string(lane.Hold.Reason), lane.Hold.Until
+	}
+	budget := worker.NewBudget(quotaOf(t.Quota).Under(lane.Orders.Limits), lane.Spent, now)
+	if o := lane.Orders.Limits.Rate; o > 0 || t.Quota.Rate > 0 {
+		n := int(waiting) * requestsOf(t.Kind)
+		p.ETA = budget.ETA(now, n).Sub(now)
+	}
+	return nil
+}
+
+// lastSeq is the last sequence of a target's stream.
+func (a *App) lastSeq(ctx context.Context, target string, class contact.Class) (uint64, error) {
+	stats, err := a.q.Stats(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range stats {
+		if s.Target == target {
+			return s.Class[class].Last, nil
+		}
+	}
+	return 0, nil
+}
