@@ -86,7 +86,7 @@ func TestLookWithinTheQuota(t *testing.T) {
 	h.settled(a)
 	id := h.letters(a, DeadFilter{})["1"].ID
 	before := len(h.office.Ledger())
-	if _, err := a.LookAt(t.Context(), id); err == nil || !strings.Contains(err.Error(), "quota of this 1h0m0s is spent") || len(h.office.Ledger()) != before {
+	if _, err := a.LookAt(t.Context(), id); err == nil || !strings.Contains(err.Error(), "the quota allows no request now") || len(h.office.Ledger()) != before {
 		t.Errorf("%v", err)
 	}
 }

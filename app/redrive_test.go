@@ -11,6 +11,7 @@ import (
 
 	"crmsync/contact"
 	"crmsync/emulator"
+	"crmsync/worker"
 )
 
 // crowd is a shop in which the updates of n contacts have died because the
@@ -36,6 +37,11 @@ func newCrowd(tb testing.TB, n int) (*crowd, func()) {
 	h := newHouse(tb, emulator.Options{}, emulator.Options{Contacts: bystanders}, "targets.shop.quota.rate=9000/s", "targets.shop.quota.concurrency=16")
 	c := &crowd{house: h, a: h.open(), n: n, mark: 1000}
 	stop := h.work(c.a)
+	// That all these contacts are missing is no storm: it is what is wanted.
+	missing := contact.Cause{Reason: contact.Missing, Status: 404}
+	if _, err := c.a.Steer(tb.Context(), "shop", func(o *worker.Orders) { o.Accepted, o.AcceptedAt = missing.Fingerprint(), time.Now() }); err != nil {
+		tb.Fatal(err)
+	}
 	c.publish(n, func(i int) string { return `{"fields":{"phone":"#1#","company":"#1#"}}` }, 1)
 	h.settled(c.a)
 	for i := range n {
