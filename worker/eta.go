@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -40,10 +42,13 @@ func (b *Budget) etaLocked(now time.Time, n int) time.Time {
 		seconds := max(0, float64(n)-tokens) / float64(b.lim.Limit())
 		return time.Duration(min(seconds, farOff.Seconds()) * 1e9)
 	}
-	at := from.Add(further(n))
-	for _, w := range b.windows {
-		at = latest(at, w.eta(from, n, further))
+	// Each window has what the bucket and the shorter windows let through.
+	windows := slices.SortedStableFunc(slices.Values(b.windows), func(a, b tally) int { return cmp.Compare(a.of().Span, b.of().Span) })
+	for _, w := range windows {
+		shorter := further
+		further = func(n int) time.Duration { return max(shorter(n), w.eta(from, n, shorter).Sub(from)) }
 	}
+	at := from.Add(further(n))
 	for i := range b.adverts {
 		at = latest(at, b.adverts[i].eta(from, n, further))
 	}
