@@ -12,8 +12,9 @@ const farOff = 100 * 365 * 24 * time.Hour
 
 // ETA is when n more requests will have been allowed, at the rate in force now:
 // over bucket, windows, what is advertised and, where the budget is shared, the
-// shared one. It does not fall with n. It is now where n is not positive, and a
-// century from now where nothing is ever allowed.
+// shared one. It does not fall with n. Where several windows limit it is exact to
+// the span of the shorter ones, else to a few requests. It is now where n is not
+// positive, and a century from now where nothing is ever allowed.
 func (b *Budget) ETA(now time.Time, n int) time.Time {
 	if n <= 0 {
 		return now
