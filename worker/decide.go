@@ -35,7 +35,7 @@ func (l *Lane) decide(work context.Context, r result) {
 	if a.Wait > 0 && (a.Verdict.Success() || a.Verdict.Permanent()) {
 		l.budget.pause(now.Add(a.Wait)) // it took this one and asks for a pause
 	}
-	if a.Verdict != contact.VerdictThrottled {
+	if a.Verdict != contact.VerdictThrottled && a.Status > 0 {
 		l.budget.Hear(now, a.Hints, r.began)
 	}
 	switch a.Verdict {
