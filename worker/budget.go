@@ -43,8 +43,8 @@ type tally interface {
 	when(now time.Time, n int) time.Time
 	// resets is when room next grows; zero where nothing is used.
 	resets(now time.Time) time.Time
-	// eta is when the n-th request from now fits in; further is how long the
-	// bucket takes for so many.
+	// eta is when the n-th request from now fits in; further is how long all
+	// that is quicker, the bucket first, takes for so many.
 	eta(now time.Time, n int, further func(int) time.Duration) time.Time
 	save(now time.Time) Spent
 	restore(s Spent, now time.Time)

@@ -1,6 +1,9 @@
 package worker
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 // skewOf is how far the CRM's clock and ours may be apart at the end of a
 // period of the calendar.
@@ -114,6 +117,9 @@ func (c *calendar) resets(now time.Time) time.Time {
 func (c *calendar) eta(now time.Time, n int, further func(int) time.Duration) time.Time {
 	c.advance(now)
 	left := max(0, c.limit-c.n)
+	if span := c.end.Sub(now.Round(0)); further(left) >= span { // not all of it before the end
+		left = sort.Search(left, func(n int) bool { return further(n+1) >= span })
+	}
 	if n <= left {
 		at := c.when(now, n)
 		if t := now.Add(further(n)); t.After(at) {
@@ -123,13 +129,16 @@ func (c *calendar) eta(now time.Time, n int, further func(int) time.Duration) ti
 	}
 	n -= left + 1
 	cycles, n := n/c.limit, n%c.limit+1
-	at := c.end
-	if c.Span == 24*time.Hour && cycles < 100_000 {
-		at = at.AddDate(0, 0, cycles)
-	} else {
-		at = at.Add(times(c.Span, cycles))
+	at, next := c.after(cycles), c.after(cycles+1)
+	return until(now, at.Add(skewOf(c.Span))).Add(min(further(n), next.Sub(at)))
+}
+
+// after is the end of a later period: of the n-th from this one on.
+func (c *calendar) after(n int) time.Time {
+	if c.Span == 24*time.Hour && n < 100_000 {
+		return c.end.AddDate(0, 0, n)
 	}
-	return until(now, at.Add(skewOf(c.Span))).Add(further(n))
+	return c.end.Add(times(c.Span, n))
 }
 
 // restore takes over what another has counted in a period, or what a rolling

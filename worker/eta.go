@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -10,8 +12,9 @@ const farOff = 100 * 365 * 24 * time.Hour
 
 // ETA is when n more requests will have been allowed, at the rate in force now:
 // over bucket, windows, what is advertised and, where the budget is shared, the
-// shared one. It does not fall with n. It is now where n is not positive, and a
-// century from now where nothing is ever allowed.
+// shared one. It does not fall with n. Where several windows limit it is exact to
+// the span of the shorter ones, else to a few requests. It is now where n is not
+// positive, and a century from now where nothing is ever allowed.
 func (b *Budget) ETA(now time.Time, n int) time.Time {
 	if n <= 0 {
 		return now
@@ -40,14 +43,17 @@ func (b *Budget) etaLocked(now time.Time, n int) time.Time {
 		seconds := max(0, float64(n)-tokens) / float64(b.lim.Limit())
 		return time.Duration(min(seconds, farOff.Seconds()) * 1e9)
 	}
-	at := from.Add(further(n))
-	for _, w := range b.windows {
-		// On a copy: from may lie ahead, and a window's time does not go back.
+	// Each window has what the bucket and the shorter windows let through. It is
+	// asked on a copy: from may lie ahead, and a window's time does not go back.
+	windows := slices.SortedStableFunc(slices.Values(b.windows), func(a, b tally) int { return cmp.Compare(a.of().Span, b.of().Span) })
+	for _, w := range windows {
 		c := newWindowOf(w.of(), b.born)
 		c.allow(w.allowed())
 		c.restore(w.save(now), now)
-		at = latest(at, c.eta(from, n, further))
+		shorter := further
+		further = func(n int) time.Duration { return max(shorter(n), c.eta(from, n, shorter).Sub(from)) }
 	}
+	at := from.Add(further(n))
 	for i := range b.adverts {
 		at = latest(at, b.adverts[i].eta(from, n, further))
 	}

@@ -147,7 +147,7 @@ func (l *Lane) note(k contact.Key, r result) {
 	if l.o.OnAnswer != nil {
 		l.o.OnAnswer(a, r.ended.Sub(r.began))
 	}
-	if a.Verdict != contact.VerdictThrottled {
+	if a.Verdict != contact.VerdictThrottled && a.Status > 0 {
 		l.budget.Hear(r.ended, a.Hints, r.began)
 	}
 	if a.Verdict.Success() {

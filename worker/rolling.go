@@ -104,14 +104,10 @@ func (r *rolling) resets(now time.Time) time.Time {
 func (r *rolling) eta(now time.Time, n int, further func(int) time.Duration) time.Time {
 	cycles := (n - 1) / r.limit
 	n -= cycles * r.limit
-	at := r.when(now, n)
-	if last := now.Add(r.Span); at.After(last) {
-		at = last // a part's width later than it need be
-	}
-	if t := now.Add(further(n)); t.After(at) {
-		at = t
-	}
-	return at.Add(times(r.Span, cycles))
+	at := latest(r.when(now, n), now.Add(further(n)))
+	// No later than a span: a part's width more is not needed, and where all
+	// that is quicker takes longer, it decides.
+	return earliest(at, now.Add(r.Span)).Add(times(r.Span, cycles))
 }
 
 // times is n spans, as far as a Duration goes.
