@@ -245,9 +245,7 @@ func (q *Queue) finish(ctx context.Context, e end) error {
 		if err := q.discard(ctx, e.letter, detail, c.Body != nil); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err := q.dropEdit(ctx, e.key, e.letter); err != nil {
-			return err
-		}
+		return q.release(ctx, c)
 	}
 	return q.drop(ctx, c)
 }
@@ -276,15 +274,15 @@ func (q *Queue) mend(ctx context.Context, target string, now time.Time) error {
 
 func (q *Queue) mendOne(ctx context.Context, c *Claim) error {
 	k := contact.Key{Target: c.Target, ID: c.Contact}
-	if c.Discard != "" {
-		return q.discardClaimed(ctx, c)
-	}
 	letter, err := q.deadLetter(ctx, c.Letter)
 	if errors.Is(err, ErrNotFound) {
-		return errors.Join(q.dropEdit(ctx, k, c.Letter), q.drop(ctx, c)) // all was done but this
+		return q.release(ctx, c) // all was done but this
 	}
 	if err != nil {
 		return err
+	}
+	if c.Discard != "" {
+		return q.discardClaimed(ctx, c)
 	}
 	// The stream first: an update leaves it only when its record is stored.
 	waits, err := q.waits(ctx, k, c)
