@@ -284,6 +284,11 @@ func TestRedrivesAreAsOldAsTheirOriginals(t *testing.T) {
 			newer: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v9"}`), 9)},
 			want:  `{"a":"v9"}`, ends: []contact.Outcome{contact.Superseded}, class: contact.Bulk,
 		},
+		{
+			name: "a lower version is forced", letters: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v5"}`), 5)},
+			newer: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v9"}`), 9)}, o: RedriveOptions{Force: true},
+			want: `{"a":"v5"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
