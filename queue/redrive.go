@@ -47,7 +47,10 @@ type RedriveOptions struct {
 	// Body is sent instead of the original and of what was edited before; nil
 	// leaves that. It must decode.
 	Body []byte
-	// Check, where it is not nil, may refuse what would be sent.
+	// Check, where it is not nil, may refuse what would be sent: with a
+	// *[contact.BadUpdate] where the update is at fault, which makes it
+	// ErrUnsendable. Any other error is passed on; one that wraps ErrNotSetUp
+	// says that the target cannot take anything.
 	Check func(*contact.Update) error
 
 	operation string
@@ -148,7 +151,7 @@ func (q *Queue) prepare(ctx context.Context, letter *Record, o RedriveOptions) (
 	}
 	if o.Check != nil {
 		if err := o.Check(u); err != nil {
-			return nil, fmt.Errorf("letter %d: %w: %w", letter.Seq, ErrUnsendable, err)
+			return nil, checked(letter.Seq, err)
 		}
 	}
 	if at := letter.Place(); !o.Force && (at.IsZero() || time.Since(at.Stored) > RedriveLimit) {
@@ -160,6 +163,16 @@ func (q *Queue) prepare(ctx context.Context, letter *Record, o RedriveOptions) (
 		err = fmt.Errorf("letter %d: %w: %w", letter.Seq, ErrUnsendable, err)
 	}
 	return c, err
+}
+
+// checked is the error of a check: only an update that is at fault itself is made
+// sendable by an edit.
+func checked(letter uint64, err error) error {
+	var bad *contact.BadUpdate
+	if errors.As(err, &bad) {
+		return fmt.Errorf("letter %d: %w: %w", letter, ErrUnsendable, err)
+	}
+	return fmt.Errorf("letter %d: %w", letter, err)
 }
 
 // repeat is the update that repeats a letter under a claim, decoded.

@@ -152,7 +152,7 @@ func TestForesee(t *testing.T) {
 	rules := func(target string) (contact.Rules, bool) { return contact.Rules{}, target == "office" }
 	check := func(u *contact.Update) error {
 		if u.Contact.ID == "4" {
-			return errors.New("no")
+			return &contact.BadUpdate{Reason: contact.Invalid, Detail: "no"}
 		}
 		return nil
 	}
@@ -178,6 +178,16 @@ func TestForesee(t *testing.T) {
 	if got, err = q.Foresee(t.Context(), RedrivePlan{Force: true, IDs: []uint64{ls[0].Seq, ls[1].Seq, bad, old, 99999}}, rules, nil); err != nil ||
 		got.Sendable != 3 || got.Superseded+got.Partly != 0 || got.Skipped[SkipGone] != 1 || got.Skipped[SkipUnsendable] != 1 || got.Groups != nil {
 		t.Errorf("forced: %+v %v", got, err)
+	}
+	// A target that the caller does not know is told alike before and after.
+	unknown := func(*contact.Update) error { return fmt.Errorf("no such target: %w", ErrNotSetUp) }
+	p := RedrivePlan{IDs: []uint64{ls[0].Seq}}
+	if got, err = q.Foresee(t.Context(), p, rules, unknown); err != nil || got.Skipped[SkipNoTarget] != 1 {
+		t.Errorf("planned: %+v %v", got, err)
+	}
+	o := startRedrive(t, q, p)
+	if o, err = q.RunRedrive(t.Context(), o.ID, unknown, nil); err != nil || o.Skipped[SkipNoTarget] != 1 || o.State != OperationDone {
+		t.Errorf("run: %+v %v", o, err)
 	}
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
