@@ -31,7 +31,8 @@ crmsync dead redrive sends it. The original is kept, and both are shown by
 crmsync dead show. Without --put and its kin one letter is opened in $VISUAL or
 $EDITOR. Passwords are masked; a mask that is left stands for what it masks.
 Letters that somebody else changes between the question and the yes are skipped.
---replace works on what the last edit left: given twice, it replaces twice.
+--replace works on what the last edit left: given twice, it replaces twice. Of a file, --target,
+--group, --reason and --job take only some rows; a letter that is gone is skipped.
 Exit code 3 means that some letters could not be edited so, or were skipped.`
 }
 
@@ -94,6 +95,8 @@ func (c *deadEditCmd) sensible(e *app.Edits) error {
 	switch {
 	case c.From != "" && (c.ID != 0 || !e.IsZero()):
 		return errors.New("--from says itself which letters become what; it goes with no id and no other edit")
+	case c.From != "" && app.CheckFrom(c.filter()) != nil:
+		return fmt.Errorf("--from: %w", app.CheckFrom(c.filter()))
 	case c.ID != 0 && !c.filter().IsZero():
 		return errors.New("name one letter by its id, or choose them with a filter, not both")
 	case c.ID == 0 && c.From == "" && c.filter().IsZero():
@@ -149,7 +152,7 @@ type edited struct {
 	Planned   int64 `json:"planned,omitempty"` // would be edited
 	Unchanged int64 `json:"unchanged"`
 	Refused   int64 `json:"refused"`
-	Skipped   int64 `json:"skipped,omitempty"` // not any more as they were shown
+	Skipped   int64 `json:"skipped,omitempty"` // gone, or not any more as they were shown
 }
 
 // editing is an edit of several letters. It goes through them twice: once to
@@ -212,6 +215,8 @@ func (e *editing) many(ctx context.Context, each func(func(app.EditPlan, error) 
 func (e *editing) look(p app.EditPlan, err error) error {
 	e.sum.Letters++
 	switch {
+	case app.IsGone(err):
+		e.skip(err)
 	case err != nil:
 		e.refuse(err)
 	case len(p.Changes) == 0:
@@ -278,7 +283,7 @@ func (g *Globals) editAnswer(sum edited, plans []app.EditPlan) error {
 	}
 	fmt.Fprintf(g.std.out, ", %d unchanged, %d refused\n", sum.Unchanged, sum.Refused)
 	if sum.Skipped > 0 {
-		g.say("%d skipped: they were edited, sent, discarded or removed by somebody else; the others are done", sum.Skipped)
+		g.say("%d skipped: they were edited, sent, discarded or removed meanwhile", sum.Skipped)
 	}
 	if sum.Edited > 0 {
 		g.say("nothing was sent: crmsync dead redrive does that")
