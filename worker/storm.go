@@ -152,22 +152,31 @@ func (l *Lane) recall(work context.Context, now time.Time) {
 		return
 	}
 	l.storms.recalling = true
-	go func() { l.recalled <- l.o.Source.Recall(work, h.Letters) }()
+	go func() {
+		left, err := l.o.Source.Recall(work, h.Letters)
+		l.recalled <- recalled{left, err}
+	}()
+}
+
+// recalled is how a recall ended; left stay dead letters.
+type recalled struct {
+	left []contact.Ref
+	err  error
 }
 
 // recallEnded is told how a recall ended.
-func (l *Lane) recallEnded(now time.Time, err error) {
+func (l *Lane) recallEnded(now time.Time, r recalled) {
 	l.storms.recalling = false
-	if err != nil {
+	if r.err != nil {
 		// What is not in the queue again is a dead letter still; the next
 		// owner, or the operator, can recall it.
 		if l.fatal == nil {
-			l.fatal = err
+			l.fatal = r.err
 		}
 		l.draining = true
 		return
 	}
-	l.stats.Recalled += int64(len(l.storms.hold.Letters))
+	l.stats.Recalled += int64(len(l.storms.hold.Letters) - len(r.left))
 	l.forgive(*l.storms.hold.Cause)
 	l.endStorm(now, "a change was taken, the letters are recalled")
 }
