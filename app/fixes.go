@@ -90,6 +90,8 @@ func (a *App) planFix(ctx context.Context, c client, fix fix, f DeadFilter) (Edi
 	}
 	if fix.cells {
 		fix.fields = changedCells(c, current(l), fix.fields)
+	} else if fix.fields, err = unmask(fix.fields, current(l).Fields); err != nil {
+		return EditPlan{Letter: x}, fmt.Errorf("letter %d: %w", id, err)
 	}
 	return planEdit(c, l, &Edits{Fields: fix.fields})
 }
@@ -104,6 +106,12 @@ func changedCells(c client, was *contact.Update, row contact.Patch) contact.Patc
 		b, _ := at(row, path)
 		if !had {
 			return false
+		}
+		if shown := hide(path, a); !bytes.Equal(shown, a) {
+			text, err := fixCell(c, path, cellText(shown))
+			if err == nil && (contact.Patch{{Name: path, Value: text}}).Equal(contact.Patch{{Name: path, Value: b}}) {
+				return true
+			}
 		}
 		same, err := fixCell(c, path, cellText(a))
 		if err != nil || !(contact.Patch{{Name: path, Value: same}}).Equal(contact.Patch{{Name: path, Value: b}}) {

@@ -69,8 +69,12 @@ func TestEmptyFilters(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"dead", "ls", "--status=0"}, {"dead", "ls", "--status=600"},
-		{"dead", "redrive", "--cancel="}, {"dead", "redrive", "--continue="}, {"audit", "--target="}, {"audit", "--action="},
+		{"dead", "ls", "--status=0"},
+		{"dead", "ls", "--status=600"},
+		{"dead", "redrive", "--cancel="},
+		{"dead", "redrive", "--continue="},
+		{"audit", "--target="},
+		{"audit", "--action="},
 	} {
 		if got := run(args, std{out: io.Discard, err: io.Discard}); got != exitUsage {
 			t.Errorf("%s: exit code %d", args, got)
