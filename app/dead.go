@@ -166,6 +166,10 @@ func (a *App) letter(ctx context.Context, id uint64) (queue.Letter, error) {
 	return r, err
 }
 
+// IsGone says whether an error is that a dead letter does not exist, or not any
+// more.
+func IsGone(err error) bool { return errors.Is(err, console.ErrUnknownLetter) }
+
 // rulesOf is how updates of a target fold; the zero value where the
 // configuration does not have it.
 func (a *App) rulesOf(target string) contact.Rules {

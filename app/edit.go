@@ -158,16 +158,26 @@ func edit(c client, letter *contact.Update, e *Edits) (*contact.Update, error) {
 // unmask puts a secret that was shown as a mask, and left so, back.
 func unmask(p, original contact.Patch) (contact.Patch, error) {
 	for _, f := range p {
+		v, ok := original.Get(f.Name)
+		if ok && leftMasked(f.Name, f.Value, v) {
+			p = p.With(f.Name, v)
+			continue
+		}
 		if !isSecret(f.Name) || string(f.Value) != masked {
 			continue
 		}
-		v, ok := original.Get(f.Name)
 		if !ok {
 			return nil, &contact.BadUpdate{Reason: contact.Invalid, Field: f.Name, Detail: "the mask stands for a value that the letter does not have"}
 		}
 		p = p.With(f.Name, v)
 	}
 	return p, nil
+}
+
+// leftMasked says that a value is what is shown of another that holds secrets.
+func leftMasked(path string, v, original json.RawMessage) bool {
+	shown := hide(path, original)
+	return !bytes.Equal(shown, original) && (contact.Patch{{Name: path, Value: shown}}).Equal(contact.Patch{{Name: path, Value: v}})
 }
 
 // lay sets a field; with a dot in its name, a member of an object.

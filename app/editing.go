@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -63,6 +64,36 @@ func current(l queue.Letter) *contact.Update {
 		return n
 	}
 	return u
+}
+
+// Mark tells a plan from one that was made of another state of its letter, or
+// that would store something else. It is small: there is one for each letter of
+// a group between its showing and its storing.
+type Mark struct {
+	revision uint64
+	body     [16]byte
+}
+
+// Mark is that of the plan; the zero Mark is that of none that changes something.
+func (p EditPlan) Mark() Mark {
+	if p.body == nil {
+		return Mark{}
+	}
+	sum := sha256.Sum256(p.body)
+	return Mark{p.revision, [16]byte(sum[:])}
+}
+
+// IsChanged says whether an error is that something is not any more what the
+// caller has seen: somebody else was there, and nothing was done.
+func IsChanged(err error) bool { return errors.Is(err, queue.ErrChanged) }
+
+// EditShown is [App.Edit] of a plan that was made again after one with the mark
+// shown was agreed to. Where they differ nothing is stored, see [IsChanged].
+func (a *App) EditShown(ctx context.Context, who Who, p EditPlan, shown Mark) error {
+	if p.Mark() != shown {
+		return fmt.Errorf("letter %d: %w", p.Letter.ID, queue.ErrChanged)
+	}
+	return a.Edit(ctx, who, p)
 }
 
 // Edit stores a planned edit: a later redrive sends it. The letter keeps its

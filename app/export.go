@@ -117,7 +117,7 @@ func exportNDJSON(each func(func(queue.Letter) error) error, w io.Writer) (n int
 		}
 		u := current(l)
 		if err := editable(u); err != nil {
-			out.Bytes = maskText(u.Raw)
+			out.Bytes = maskBody(u.Raw)
 		} else {
 			b, err := u.Fields.MarshalJSON()
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -119,10 +120,51 @@ func TestCorrectedFile(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 	id := plans[0].Letter.ID
+	for _, f := range []DeadFilter{{Contact: "1"}, {Status: 404}, {Field: "title"}, {Match: "x"}, {Since: time.Now()}, {Until: time.Now()}, {Reason: "nonsense"}} {
+		if err := a.EditFrom(t.Context(), path, f, func(EditPlan, error) error { return nil }); err == nil {
+			t.Errorf("%+v is ignored", f)
+		}
+	}
 	path = h.write("lines.ndjson", fmt.Sprintf("\n{\"letter\":%d,\"fields\":{\"title\":\"Boss\",\"password\":\"********\"},\"reason\":\"x\"}\n{\"letter\":99999,\"fields\":{\"title\":\"x\"}}\n", id))
 	plans, refused = h.plans(a, path, DeadFilter{})
 	if len(plans) != 1 || string(plans[0].Changes[0].After) != `"Boss"` || len(refused) != 1 || !strings.Contains(refused[0].Error(), "line 3: ") {
 		t.Errorf("%+v, %v", plans, refused)
+	}
+}
+
+// A filter's target is that of the rows that are edited, whatever the file begins
+// with, and letters that are gone stop nobody.
+func TestCorrectedFileOfSeveralTargets(t *testing.T) {
+	h, a, end := dying(t)
+	defer end()
+	all := h.letters(a, DeadFilter{Reason: "missing"})
+	row := func(contact, fields string) string {
+		return fmt.Sprintf("{\"letter\":%d,\"fields\":{%s}}\n", all[contact].ID, fields)
+	}
+	path := h.write("both.ndjson", "{\"letter\":99998,\"fields\":{}}\n"+row("77", `"title":"x"`)+row("99", `"phone":"2"`)+"{\"letter\":99999,\"fields\":{}}\n")
+	for _, tt := range []struct{ target, contact, refused string }{
+		{"", "77", "line 3: letter %d is of target shop, not of office"},
+		{"office", "77", "line 3: letter %d is of target shop, not of office"},
+		{"shop", "99", "line 2: letter %d is of target office, not of shop"},
+	} {
+		other := "99"
+		if tt.contact == other {
+			other = "77"
+		}
+		plans, refused := h.plans(a, path, DeadFilter{Target: tt.target})
+		if len(plans) != 1 || plans[0].Letter.Contact != tt.contact || len(plans[0].Changes) != 1 {
+			t.Errorf("%q: %+v", tt.target, plans)
+		}
+		if len(refused) != 3 || !IsGone(refused[0]) || !strings.Contains(refused[0].Error(), "line 1: ") || !IsGone(refused[2]) || !strings.Contains(refused[2].Error(), "line 4: ") ||
+			IsGone(refused[1]) || !strings.Contains(refused[1].Error(), fmt.Sprintf(tt.refused, all[other].ID)) {
+			t.Errorf("%q: %v", tt.target, refused)
+		}
+	}
+	for text, want := range map[string]string{row("77", `"title":"x"`): "none of its letters is of target shop", "{\"letter\":99998}\n": "none of the 1 that it names"} {
+		err := a.EditFrom(t.Context(), h.write("none.ndjson", text), DeadFilter{Target: "shop"}, func(EditPlan, error) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
 	}
 }
 

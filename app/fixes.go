@@ -12,18 +12,36 @@ import (
 	"slices"
 	"strconv"
 
+	"crmsync/console"
 	"crmsync/contact"
 	"crmsync/ingest"
 	"crmsync/queue"
 )
 
+// CheckFrom refuses a filter that [App.EditFrom] cannot go by: of a file's rows it
+// knows the target, the group, the reason and the job.
+func CheckFrom(f DeadFilter) error {
+	f.Target, f.Group, f.Reason, f.Job = "", "", "", ""
+	if !f.IsZero() {
+		return errors.New("a file says itself which letters it edits: only a target, a group, a reason or a job may narrow it")
+	}
+	return nil
+}
+
 // EditFrom plans the edits that a corrected export asks for: each row names its
 // letter and says what its fields shall be; an empty or masked cell leaves the
 // letter's value. A plan, or what is wrong with a row, goes to yield, whose error
-// ends it. Where the filter names a target, a group, a reason or a job, rows of
-// other letters are refused.
+// ends it. Rows of letters that the filter does not choose are refused, as are
+// those of a second target: without one in the filter that of the first letter
+// counts. A letter that is gone is an error that [IsGone] knows.
 func (a *App) EditFrom(ctx context.Context, path string, f DeadFilter, yield func(EditPlan, error) error) error {
-	first, err := a.firstLetter(ctx, path)
+	if err := CheckFrom(f); err != nil {
+		return err
+	}
+	if _, err := f.filter(); err != nil {
+		return err
+	}
+	first, err := a.firstLetter(ctx, path, f.Target)
 	if err != nil {
 		return err
 	}
@@ -60,7 +78,11 @@ func (a *App) planFix(ctx context.Context, c client, fix fix, f DeadFilter) (Edi
 	if err != nil {
 		return EditPlan{}, err
 	}
-	if x := letterOf(l); x.Target != f.Target || f.Group != "" && x.Group != f.Group || f.Reason != "" && x.Reason != f.Reason || f.Job != "" && x.Job != f.Job {
+	x := letterOf(l)
+	if x.Target != f.Target {
+		return EditPlan{Letter: x}, fmt.Errorf("letter %d is of target %s, not of %s", id, x.Target, f.Target)
+	}
+	if f.Group != "" && x.Group != f.Group || f.Reason != "" && x.Reason != f.Reason || f.Job != "" && x.Job != f.Job {
 		return EditPlan{Letter: x}, fmt.Errorf("letter %d is not of those that were chosen", id)
 	}
 	if err := editable(current(l)); err != nil {
@@ -68,6 +90,8 @@ func (a *App) planFix(ctx context.Context, c client, fix fix, f DeadFilter) (Edi
 	}
 	if fix.cells {
 		fix.fields = changedCells(c, current(l), fix.fields)
+	} else if fix.fields, err = unmask(fix.fields, current(l).Fields); err != nil {
+		return EditPlan{Letter: x}, fmt.Errorf("letter %d: %w", id, err)
 	}
 	return planEdit(c, l, &Edits{Fields: fix.fields})
 }
@@ -83,6 +107,12 @@ func changedCells(c client, was *contact.Update, row contact.Patch) contact.Patc
 		if !had {
 			return false
 		}
+		if shown := hide(path, a); !bytes.Equal(shown, a) {
+			text, err := fixCell(c, path, cellText(shown))
+			if err == nil && (contact.Patch{{Name: path, Value: text}}).Equal(contact.Patch{{Name: path, Value: b}}) {
+				return true
+			}
+		}
 		same, err := fixCell(c, path, cellText(a))
 		if err != nil || !(contact.Patch{{Name: path, Value: same}}).Equal(contact.Patch{{Name: path, Value: b}}) {
 			return false
@@ -92,28 +122,45 @@ func changedCells(c client, was *contact.Update, row contact.Patch) contact.Patc
 	return out
 }
 
-// firstLetter is the letter of the first row that names one.
-func (a *App) firstLetter(ctx context.Context, path string) (queue.Letter, error) {
+// firstLetter is the first letter that a row names and that is there: of the
+// target, where one is given.
+func (a *App) firstLetter(ctx context.Context, path, target string) (queue.Letter, error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return queue.Letter{}, err
 	}
 	defer in.Close()
-	none := fmt.Errorf("%s: no row names a letter in a column %q, as `crmsync dead export` writes it", path, letterColumn)
-	id := uint64(0)
+	var l queue.Letter
+	gone, others := 0, 0
 	err = readFixes(in, nil, nil, func(x fix) error {
-		if id = x.letter; x.err != nil || id == 0 {
+		if x.err != nil || x.letter == 0 {
 			return nil
 		}
+		found, err := a.letter(ctx, x.letter)
+		switch {
+		case IsGone(err):
+			gone++
+			return nil
+		case err != nil:
+			return err
+		case target != "" && found.Target != target:
+			others++
+			return nil
+		}
+		l = found
 		return errFound
 	})
 	switch {
 	case errors.Is(err, errFound):
-		return a.letter(ctx, id)
+		return l, nil
 	case err != nil:
 		return queue.Letter{}, fmt.Errorf("%s: %w", path, err)
+	case others > 0:
+		return queue.Letter{}, fmt.Errorf("%s: none of its letters is of target %s", path, target)
+	case gone > 0:
+		return queue.Letter{}, fmt.Errorf("%s: %w: none of the %d that it names; they were sent, discarded or removed since", path, console.ErrUnknownLetter, gone)
 	}
-	return queue.Letter{}, none
+	return queue.Letter{}, fmt.Errorf("%s: no row names a letter in a column %q, as `crmsync dead export` writes it", path, letterColumn)
 }
 
 var errFound = errors.New("found")

@@ -160,14 +160,16 @@ func (u *Update) Place() Place {
 	return Place{Class: u.Class, Seq: u.Seq, Stored: u.Stored}
 }
 
-// Mark is the update's place in the order of its contact, with its version.
+// Mark is the update's place in the order of its contact, with its version. A
+// forced redrive has none: its version is the original's, and would let it be
+// taken for older than what it shall overwrite.
 func (u *Update) Mark() Mark {
 	at := u.Place()
 	m := Mark{Class: at.Class, Seq: at.Seq}
 	if !at.Stored.IsZero() { // UnixNano of the zero time is undefined
 		m.Stored = at.Stored.UnixNano()
 	}
-	if u.Versioned {
+	if u.Versioned && (u.Redrive == nil || !u.Redrive.Force) {
 		m.Version, m.Versioned = u.Version, true
 	}
 	return m

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -145,6 +146,43 @@ func TestFenceBlocksExactlyTheOlder(t *testing.T) {
 				f.Add([]string{path}, m)
 				done = append(done, write{path, m})
 			}
+		}
+	})
+}
+
+// Whatever settled before it, with whatever version, nothing stands in the way
+// of a forced redrive; and it stands only in the way of what is older than it.
+func TestForceOverridesPlaceAndVersion(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		marks := history(rapid.IntRange(1, 8).Draw(t, "n")).Draw(t, "marks")
+		forced := updateAt(Mark{Class: Bulk}, parsed(`{"a":1}`))
+		if rapid.Bool().Draw(t, "versioned") {
+			forced.Versioned, forced.Version = true, rapid.Int64Range(0, 5).Draw(t, "version")
+		}
+		var at Mark
+		highest := int64(0)
+		for _, m := range marks {
+			at.Seq, at.Stored, highest = max(at.Seq, m.Seq), max(at.Stored, m.Stored), max(highest, m.Version)
+		}
+		forced.Seq, forced.Stored = at.Seq+1, time.Unix(0, at.Stored+1)
+		original := rapid.SampledFrom(marks).Draw(t, "original")
+		forced.Redrive = &Redrive{Force: true, Order: Place{Class: original.Class, Seq: original.Seq, Stored: time.Unix(0, original.Stored)}}
+		f := Fence{}
+		for _, m := range marks {
+			f.Add([]string{"a"}, m)
+		}
+		out := Fold(testRules, f, []*Update{forced})
+		if !out.Used[0] || patchText(t, out.Fields) != `{"a":1}` {
+			t.Fatalf("%+v forced over %+v writes %s", forced.Mark(), f, patchText(t, out.Fields))
+		}
+		for _, m := range marks {
+			if !out.Fence.Blocks("a", m) {
+				t.Fatalf("%+v passes %+v", m, out.Fence)
+			}
+		}
+		next := Mark{Class: Live, Seq: at.Seq + 2, Stored: at.Stored + 2, Version: highest + 1, Versioned: rapid.Bool().Draw(t, "next")}
+		if out.Fence.Blocks("a", next) {
+			t.Fatalf("%+v is blocked by %+v", next, out.Fence)
 		}
 	})
 }

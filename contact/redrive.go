@@ -63,8 +63,8 @@ type Redrive struct {
 	Edited string `json:"edited,omitempty"`
 	// Order is the place of the original: the update is as old as that.
 	Order Place `json:"order,omitzero"`
-	// Force has the update's own place count instead of Order, so that it
-	// overwrites what is newer than the original.
+	// Force has the update's own place count instead of Order, and no version,
+	// so that it overwrites what is newer than the original.
 	Force bool `json:"force,omitempty"`
 }
 

@@ -32,14 +32,14 @@ func (q *Queue) Discard(ctx context.Context, id uint64, who Actor, reason string
 	}
 	err = q.discardClaimed(ctx, c)
 	if errors.Is(err, ErrNotFound) {
-		return errors.Join(err, q.drop(ctx, c)) // whoever had it before us finished between our reading and our claim
+		return errors.Join(err, q.release(ctx, c)) // whoever had it before us finished between our reading and our claim
 	}
 	return err
 }
 
-// discardClaimed discards a letter that a claim holds for that.
+// discardClaimed discards a letter that a claim holds for that. Where the letter
+// is gone already the error wraps ErrNotFound and the claim stays.
 func (q *Queue) discardClaimed(ctx context.Context, c *Claim) error {
-	k := contact.Key{Target: c.Target, ID: c.Contact}
 	detail := c.Discard
 	if c.By != "" {
 		detail = "by " + c.By + ": " + c.Discard
@@ -47,7 +47,13 @@ func (q *Queue) discardClaimed(ctx context.Context, c *Claim) error {
 	if err := q.discard(ctx, c.Letter, detail, false); err != nil {
 		return err
 	}
-	if err := q.dropEdit(ctx, k, c.Letter); err != nil {
+	return q.release(ctx, c)
+}
+
+// release ends what a claim stood for, once its letter is gone. The claim goes
+// last: it is what leads whoever mends to the rest.
+func (q *Queue) release(ctx context.Context, c *Claim) error {
+	if err := q.dropEdit(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter); err != nil {
 		return err
 	}
 	return q.drop(ctx, c)

@@ -45,7 +45,8 @@ func decodeEdit(e entry) (*Edit, error) {
 // keeps its original. revision is that of the edit which the caller has seen, 0
 // for none; where there is another the error wraps [ErrChanged]. It wraps
 // [ErrUnsendable] where the body is no update or check, which may be nil, refuses
-// it, [ErrNotFound] and [ErrInHand]. The audit trail names the letter before.
+// it with a *[contact.BadUpdate] (its other errors are passed on), [ErrNotFound]
+// and [ErrInHand]. The audit trail names the letter before.
 func (q *Queue) EditLetter(ctx context.Context, id uint64, who Actor, body []byte, revision uint64, check func(*contact.Update) error) (Edit, error) {
 	letter, err := q.deadLetter(ctx, id)
 	if err != nil {
@@ -58,7 +59,7 @@ func (q *Queue) EditLetter(ctx context.Context, id uint64, who Actor, body []byt
 	}
 	if check != nil {
 		if err := check(u); err != nil {
-			return Edit{}, fmt.Errorf("letter %d: %w: %w", id, ErrUnsendable, err)
+			return Edit{}, checked(id, err)
 		}
 	}
 	if err := q.inHand(ctx, k, id); err != nil {

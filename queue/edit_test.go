@@ -28,7 +28,7 @@ func TestEdits(t *testing.T) {
 	for _, c := range []struct {
 		body  string
 		check func(*contact.Update) error
-	}{{`{`, nil}, {`{"fields":{"a":"3"}}`, func(*contact.Update) error { return errors.New("no") }}} {
+	}{{`{`, nil}, {`{"fields":{"a":"3"}}`, func(*contact.Update) error { return &contact.BadUpdate{Reason: contact.Invalid, Detail: "no"} }}} {
 		if _, err := q.EditLetter(t.Context(), l.Seq, bob, []byte(c.body), one.Revision, c.check); !errors.Is(err, ErrUnsendable) {
 			t.Errorf("%s: %v", c.body, err)
 		}

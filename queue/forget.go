@@ -93,18 +93,15 @@ func (q *Queue) Forget(ctx context.Context, who Actor, k contact.Key) (Receipt, 
 }
 
 // bury stores a tombstone. Where somebody else has stored it meanwhile, what each
-// of the two removed is added up.
+// of the two removed is added up, and it covers what either of them does. It is
+// done when one of the two has removed all that.
 func (q *Queue) bury(ctx context.Context, t *tombstone) error {
 	key := forgetKey + personKey(t.key())
 	for n := 0; ; n++ {
-		expect := int64(anyRevision)
-		if t.rev > 0 {
-			expect = int64(t.rev)
-		}
 		b, err := json.Marshal(t)
 		if err == nil {
 			var rev uint64
-			if rev, err = q.letters.put(ctx, key, b, expect); err == nil {
+			if rev, err = q.letters.put(ctx, key, b, int64(t.rev)); err == nil {
 				t.rev, t.saved = rev, t.Receipt
 				return nil
 			}
@@ -112,18 +109,40 @@ func (q *Queue) bury(ctx context.Context, t *tombstone) error {
 		if apiErrorOf(err).ErrCode != errWrongLast || !sleep(ctx, pause(n)) {
 			return fmt.Errorf("queue: forget %s: %w", t.key(), err)
 		}
-		there, err := q.tombstone(ctx, key)
+		e, err := q.letters.get(ctx, key)
 		if err != nil {
+			return fmt.Errorf("queue: %w", err)
+		}
+		there, err := decodeTombstone(e)
+		switch {
+		case err != nil:
 			return err
+		case there == nil: // somebody removed it by hand
+			t.rev = e.rev
+		case t.rev == 0 && there.Done: // of a former time: its receipt was given
+			t.rev = there.rev
+			t.Upto, _, _ = t.both(there)
+		default:
+			t.join(there)
 		}
-		if there == nil { // somebody removed it by hand
-			t.rev = 0
-			continue
-		}
-		there.Receipt = there.Receipt.plus(t.Receipt, t.saved)
-		there.Done = there.Done || t.Done
-		*t = *there
 	}
+}
+
+// join makes t what both say, at the revision of the other.
+func (t *tombstone) join(there *tombstone) {
+	upto, mine, its := t.both(there)
+	there.Receipt = there.Receipt.plus(t.Receipt, t.saved)
+	there.Done = t.Done && mine || there.Done && its
+	there.Upto = upto
+	*t = *there
+}
+
+// both is what either covers, and which of them covers all that.
+func (t *tombstone) both(there *tombstone) (upto [contact.Classes]uint64, mine, its bool) {
+	for c := range upto {
+		upto[c] = max(t.Upto[c], there.Upto[c])
+	}
+	return upto, upto == t.Upto, upto == there.Upto
 }
 
 // tombstone reads one, nil where there is none.
@@ -154,7 +173,7 @@ func (q *Queue) finishForget(ctx context.Context, t *tombstone) error {
 	if err := q.announceForget(ctx, t); err != nil {
 		return err
 	}
-	k := t.key()
+	k, upto := t.key(), t.Upto
 	for c := range contact.Class(contact.Classes) {
 		err := q.scan(ctx, streamName(k.Target, c), contact.Subject(k, c), 0, func(m *stored) error {
 			order, err := contact.ParsePlace(m.Header.Get(contact.HeaderOrder))
@@ -189,7 +208,7 @@ func (q *Queue) finishForget(ctx context.Context, t *tombstone) error {
 	if err := q.eraseKeys(ctx, t); err != nil {
 		return err
 	}
-	t.Done = true
+	t.Done = t.Upto == upto // else somebody forgets more and goes on
 	return q.bury(ctx, t)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -289,5 +290,63 @@ func TestForgetNeedsATarget(t *testing.T) {
 	}
 	if r, err := q.Forgotten(t.Context(), contact.Key{Target: "office", ID: "other"}); r != nil || err != nil {
 		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// Two forget one contact at the same time, and the one that looked first stores
+// last: what the other covered stays covered, and it is done when that is.
+func TestConcurrentForgetsCoverWhatEitherDoes(t *testing.T) {
+	q := setUp(t, "office")
+	k := contact.Key{Target: "office", ID: "7"}
+	of := func(live, bulk uint64) *tombstone {
+		return &tombstone{Target: k.Target, Contact: k.ID, Upto: [contact.Classes]uint64{contact.Live: live, contact.Bulk: bulk}, Receipt: Receipt{Target: k.Target, Contact: k.ID}}
+	}
+	bury := func(s *tombstone, live, bulk uint64, done bool, updates int64) {
+		t.Helper()
+		if err := q.bury(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		got, err := q.tombstone(t.Context(), forgetKey+personKey(k))
+		if err != nil || got.Upto != of(live, bulk).Upto || got.Done != done || got.Receipt.Updates != updates || s.Upto != got.Upto {
+			t.Fatalf("stored %+v, ours %+v, %v", got, s, err)
+		}
+	}
+	late, early := of(10, 5), of(4, 9)
+	bury(late, 10, 5, false, 0)
+	bury(early, 10, 9, false, 0)
+	late.Done, late.Receipt.Updates = true, 2
+	bury(late, 10, 9, false, 2) // of its own, not of the other's
+	early.Done, early.Receipt.Updates = true, 3
+	bury(early, 10, 9, true, 5)
+	later := of(20, 9)
+	bury(later, 20, 9, false, 0) // a receipt of its own
+	earlier := of(1, 1)
+	earlier.Receipt.Updates = 1
+	bury(earlier, 20, 9, false, 1)
+}
+
+func TestManyForgetAtOnce(t *testing.T) {
+	q := setUp(t, "office")
+	k := contact.Key{Target: "office", ID: "7"}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 5 {
+				if _, err := q.Publish(t.Context(), fields("office", "7", contact.Live, `{"name":"`+needle+`"}`)); err != nil {
+					t.Error(err)
+				}
+				if _, err := q.Forget(t.Context(), alice, k); err != nil {
+					t.Error(i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	got, err := q.tombstone(t.Context(), forgetKey+personKey(k))
+	if err != nil || got.Upto[contact.Live] != 20 {
+		t.Errorf("%+v %v", got, err)
+	}
+	if left := found(t, q, needle); len(left) > 0 {
+		t.Errorf("left in %v", left)
 	}
 }

@@ -64,6 +64,21 @@ func TestRedrivesThatWereCutShort(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, contact.Discarded},
+		{"a discard whose letter is gone and whose claim stays", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
+			if err := q.drop(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := q.EditLetter(t.Context(), letter.Seq, alice, []byte(`{"fields":{"a":"2"}}`), 0, nil); err != nil {
+				t.Fatal(err)
+			}
+			c.Discard = "not wanted"
+			if err := q.take(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			if err := q.discard(t.Context(), letter.Seq, "not wanted", false); err != nil {
+				t.Fatal(err)
+			}
+		}, contact.Discarded},
 		{"claimed by an operation that was cancelled", func(t *testing.T, q *Queue, letter *Record, c *Claim) {
 			q.ended[c.Operation] = true
 		}, contact.Pending},
@@ -108,6 +123,12 @@ func TestRedrivesThatWereCutShort(t *testing.T) {
 			}
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("records %v, want %v", got, want)
+			}
+			if there, err := q.claimOf(t.Context(), contact.Key{Target: "office", ID: "7"}, l.Seq); err != nil || there != nil {
+				t.Errorf("claim %v %v", there, err)
+			}
+			if e, err := q.Edited(t.Context(), &l.Record); err != nil || e != nil {
+				t.Errorf("edit %v %v", e, err)
 			}
 			if n := crm.applied; n > 1 {
 				t.Errorf("applied %d times", n)

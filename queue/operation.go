@@ -58,7 +58,8 @@ const DefaultRedriveWindow = 200
 type Operation struct {
 	ID string `json:"id"`
 	RedrivePlan
-	Actor
+	Actor                  // who began it
+	Acting  *Actor         `json:"acting,omitempty"` // who goes on with it, where somebody does
 	Started time.Time      `json:"started,omitzero"`
 	Updated time.Time      `json:"updated,omitzero"` // when this was stored, by the broker's clock
 	State   OperationState `json:"state"`

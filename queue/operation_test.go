@@ -285,3 +285,34 @@ func TestOperationKeepsItsRate(t *testing.T) {
 		}
 	})
 }
+
+// An update that is forgotten while it waits ends without a record; one that only
+// waits is not given up.
+func TestOperationEndsThoughAContactIsForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		q := setUpSilent(t, testLease, "office")
+		o := startRedrive(t, q, RedrivePlan{IDs: ids(manyDead(t, q, 3))})
+		done := make(chan Operation, 1)
+		go func() {
+			got, err := q.RunRedrive(t.Context(), o.ID, nil, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			done <- got
+		}()
+		time.Sleep(2 * time.Second)
+		if _, err := q.Forget(t.Context(), alice, contact.Key{Target: "office", ID: "1"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * missAfter)
+		got, err := q.Operation(t.Context(), o.ID)
+		if err != nil || got.State != OperationRunning || got.Sent != 2 || got.Skipped[SkipGone] != 1 || got.Unfinished() != 2 {
+			t.Errorf("while two wait: %+v %v", got, err)
+		}
+		stop := newCRM().serve(t, q, "office")
+		if got = <-done; got.State != OperationDone || got.Ended[contact.Applied] != 2 || got.Sent != 2 || got.Skipped[SkipGone] != 1 || got.Unfinished() != 0 {
+			t.Errorf("in the end: %+v", got)
+		}
+		stop()
+	})
+}

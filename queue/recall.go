@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go"
+
 	"crmsync/contact"
 )
 
@@ -13,25 +15,41 @@ var stormBrake = Actor{By: "storm brake", Via: "worker"}
 
 // Recall puts dead letters of this target back into the queue: as updates of
 // their old class and place, so that they are older than whatever waits behind
-// them. It returns once that is stored, and tries for as long as ctx lasts. What
-// is no dead letter any more, is in other hands or cannot be sent again is passed
-// over: the operator has seen to it, or must. ErrLost means that the target is
-// not ours any more.
-func (s *Source) Recall(ctx context.Context, letters []contact.Ref) error {
-	ids, err := s.lettersOf(ctx, letters)
-	if err != nil || len(ids) == 0 {
-		return err
+// them. It returns once that is stored, and waits for the connection for as long
+// as ctx lasts, but not for room: left are the letters that there was none for.
+// They are dead letters still and may be recalled later. What is no dead letter
+// any more, is in other hands or cannot be sent again is passed over: the operator
+// has seen to it, or must. ErrLost means that the target is not ours any more.
+func (s *Source) Recall(ctx context.Context, letters []contact.Ref) (left []contact.Ref, err error) {
+	found, err := s.lettersOf(ctx, letters)
+	if err != nil || len(found) == 0 {
+		return nil, err
 	}
-	who := Entry{Actor: stormBrake, Action: "recall", Target: s.target, Count: int64(len(ids)), IDs: ids}
-	if err := s.insist(ctx, func() error { return s.q.Audit(ctx, who) }); err != nil {
-		return err
+	who := Entry{Actor: stormBrake, Action: "recall", Target: s.target, Count: int64(len(found))}
+	for _, l := range found {
+		who.IDs = append(who.IDs, l.id)
 	}
-	for _, id := range ids {
-		if err := s.insist(ctx, func() error { return s.recall(ctx, id) }); err != nil {
-			return err
+	refused, err := s.insist(ctx, func() error { return s.q.Audit(ctx, who) })
+	if err != nil {
+		return nil, err
+	}
+	if refused != nil {
+		s.q.log.Warn().Err(refused).Str("target", s.target).Int("letters", len(found)).Msg("letters of the storm are not recalled")
+		return letters, nil
+	}
+	for _, l := range found {
+		refused, err := s.insist(ctx, func() error { return s.recall(ctx, l.id) })
+		switch {
+		case err != nil:
+			return nil, err
+		case refused == nil:
+			continue
+		case errors.Is(refused, ErrFull), apiErrorOf(refused).ErrCode == errStoreFailed, apiErrorOf(refused).ErrCode == errWrongLast:
+			left = append(left, l.ref)
 		}
+		s.q.log.Info().Err(refused).Uint64("letter", l.id).Msg("a letter of the storm is not recalled")
 	}
-	return nil
+	return left, nil
 }
 
 // recall sends one letter again.
@@ -40,17 +58,17 @@ func (s *Source) recall(ctx context.Context, id uint64) error {
 	if err == nil {
 		_, err = s.q.redrive(ctx, &letter, RedriveOptions{Actor: stormBrake, OriginalClass: true})
 	}
-	for _, passed := range []error{ErrNotFound, ErrInHand, ErrTooOld, ErrUnsendable} {
-		if errors.Is(err, passed) {
-			s.q.log.Info().Err(err).Uint64("letter", id).Msg("a letter of the storm is not recalled")
-			return nil
-		}
-	}
 	return err
 }
 
+// recallable is the dead letter of an update.
+type recallable struct {
+	ref contact.Ref
+	id  uint64
+}
+
 // lettersOf finds the dead letters of updates.
-func (s *Source) lettersOf(ctx context.Context, letters []contact.Ref) (ids []uint64, err error) {
+func (s *Source) lettersOf(ctx context.Context, letters []contact.Ref) (all []recallable, err error) {
 	wanted := map[string]map[contact.Ref]bool{}
 	var order []string
 	for _, ref := range letters {
@@ -61,12 +79,15 @@ func (s *Source) lettersOf(ctx context.Context, letters []contact.Ref) (ids []ui
 		wanted[ref.ID][ref] = true
 	}
 	for _, id := range order {
-		var found []uint64
-		err := s.insist(ctx, func() error {
+		var found []recallable
+		refused, err := s.insist(ctx, func() error {
 			found = found[:0]
 			return s.q.Records(ctx, Filter{Target: s.target, Contact: id, Outcome: contact.Dead}, func(r Record) error {
-				if len(r.Updates) == 1 && wanted[id][contact.Ref{ID: id, Class: r.Updates[0].Class, Seq: r.Updates[0].Seq}] {
-					found = append(found, r.Seq)
+				if len(r.Updates) != 1 {
+					return nil
+				}
+				if ref := (contact.Ref{ID: id, Class: r.Updates[0].Class, Seq: r.Updates[0].Seq}); wanted[id][ref] {
+					found = append(found, recallable{ref, r.Seq})
 				}
 				return nil
 			})
@@ -74,26 +95,47 @@ func (s *Source) lettersOf(ctx context.Context, letters []contact.Ref) (ids []ui
 		if err != nil {
 			return nil, err
 		}
-		ids = append(ids, found...)
+		if refused != nil { // what was read before it is as good as ever
+			s.q.log.Warn().Err(refused).Str("target", s.target).Msg("letters of the storm cannot be read and are not recalled")
+		}
+		all = append(all, found...)
 	}
-	return ids, nil
+	return all, nil
 }
 
-// insist repeats f until it succeeds, ctx ends or the target is lost.
-func (s *Source) insist(ctx context.Context, f func() error) error {
+// insist repeats f until it succeeds or fails for a reason that does not lie with
+// the connection: that is refused. err says that ctx ended or the target is lost.
+func (s *Source) insist(ctx context.Context, f func() error) (refused, err error) {
 	for n := 0; ; n++ {
 		if err := s.lost(); err != nil {
-			return err
+			return nil, err
 		}
 		err := f()
-		if err == nil {
-			return nil
+		if err == nil || ctx.Err() == nil && !passing(err) {
+			return err, nil
 		}
 		if n == 5 {
 			s.q.log.Warn().Err(err).Str("target", s.target).Msg("letters cannot be recalled; trying on")
 		}
 		if !sleep(ctx, pause(n)) {
-			return fmt.Errorf("queue: recall letters of %s: %w (last: %w)", s.target, ctx.Err(), err)
+			return nil, fmt.Errorf("queue: recall letters of %s: %w (last: %w)", s.target, ctx.Err(), err)
 		}
 	}
+}
+
+// passing says that an error lies with the connection or with a server that
+// cannot answer at the moment, and says nothing of what was asked.
+func passing(err error) bool {
+	if e := apiErrorOf(err); e.ErrCode != 0 {
+		return e.Code >= 500 && e.ErrCode != errStoreFailed && !errors.Is(err, ErrFull)
+	}
+	for _, is := range []error{
+		ErrUnreachable, errRenewed, errBroken, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
+		nats.ErrConnectionClosed, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
+	} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
 }

@@ -19,7 +19,7 @@ func (r *redriver) recount(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	for _, c := range own {
-		r.open[c.Letter] = true
+		r.open[c.Letter] = &Claim{Letter: c.Letter, Target: c.Target, Contact: c.Contact, MsgID: c.MsgID}
 		// Who made it may have stopped before it was published.
 		if err := r.q.mendOne(ctx, c); err != nil {
 			return 0, fmt.Errorf("letter %d: %w", c.Letter, err)
@@ -79,12 +79,52 @@ func (r *redriver) endOf(m inMsg) (ended, bool) {
 }
 
 func (r *redriver) count(e ended) {
+	if r.missed[e.letter] { // its record was told of before it was erased
+		delete(r.missed, e.letter)
+		r.op.Sent++
+		r.op.Skipped[SkipGone]--
+	}
 	delete(r.open, e.letter)
+	r.heard = time.Now()
 	r.op.Ended[e.outcome]++
 	if e.outcome == contact.Dead && len(r.op.DeadAgain) < maxAuditIDs {
 		r.op.DeadAgain = append(r.op.DeadAgain, e.record)
 	}
 	r.changed = true
+}
+
+// miss counts letters as gone whose updates ended without a record: they were
+// given back, or their contact was forgotten. It looks only when nothing has been
+// heard for a while; what fails then is looked for again later.
+func (r *redriver) miss(ctx context.Context) {
+	if len(r.open) == 0 || time.Since(r.heard) < missAfter {
+		return
+	}
+	r.heard = time.Now()
+	own, err := r.claims(ctx)
+	held := map[uint64]bool{}
+	for _, c := range own {
+		held[c.Letter] = true
+	}
+	for id, c := range r.open {
+		if err != nil {
+			r.q.log.Debug().Err(err).Str("operation", r.op.ID).Msg("its updates could not be looked for; trying on")
+			return
+		}
+		if held[id] {
+			continue
+		}
+		// A claim goes after the record is stored, so the record is there or
+		// never comes.
+		var e *end
+		if e, err = r.q.endOf(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c); err == nil && e == nil {
+			delete(r.open, id)
+			r.missed[id] = true
+			r.op.Sent--
+			r.op.Skipped[SkipGone]++
+			r.changed = true
+		}
+	}
 }
 
 func (r *redriver) follow(ctx context.Context, from uint64) error {

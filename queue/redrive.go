@@ -47,7 +47,10 @@ type RedriveOptions struct {
 	// Body is sent instead of the original and of what was edited before; nil
 	// leaves that. It must decode.
 	Body []byte
-	// Check, where it is not nil, may refuse what would be sent.
+	// Check, where it is not nil, may refuse what would be sent: with a
+	// *[contact.BadUpdate] where the update is at fault, which makes it
+	// ErrUnsendable. Any other error is passed on; one that wraps ErrNotSetUp
+	// says that the target cannot take anything.
 	Check func(*contact.Update) error
 
 	operation string
@@ -148,7 +151,7 @@ func (q *Queue) prepare(ctx context.Context, letter *Record, o RedriveOptions) (
 	}
 	if o.Check != nil {
 		if err := o.Check(u); err != nil {
-			return nil, fmt.Errorf("letter %d: %w: %w", letter.Seq, ErrUnsendable, err)
+			return nil, checked(letter.Seq, err)
 		}
 	}
 	if at := letter.Place(); !o.Force && (at.IsZero() || time.Since(at.Stored) > RedriveLimit) {
@@ -160,6 +163,16 @@ func (q *Queue) prepare(ctx context.Context, letter *Record, o RedriveOptions) (
 		err = fmt.Errorf("letter %d: %w: %w", letter.Seq, ErrUnsendable, err)
 	}
 	return c, err
+}
+
+// checked is the error of a check: only an update that is at fault itself is made
+// sendable by an edit.
+func checked(letter uint64, err error) error {
+	var bad *contact.BadUpdate
+	if errors.As(err, &bad) {
+		return fmt.Errorf("letter %d: %w: %w", letter, ErrUnsendable, err)
+	}
+	return fmt.Errorf("letter %d: %w", letter, err)
 }
 
 // repeat is the update that repeats a letter under a claim, decoded.
@@ -245,9 +258,7 @@ func (q *Queue) finish(ctx context.Context, e end) error {
 		if err := q.discard(ctx, e.letter, detail, c.Body != nil); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err := q.dropEdit(ctx, e.key, e.letter); err != nil {
-			return err
-		}
+		return q.release(ctx, c)
 	}
 	return q.drop(ctx, c)
 }
@@ -276,15 +287,15 @@ func (q *Queue) mend(ctx context.Context, target string, now time.Time) error {
 
 func (q *Queue) mendOne(ctx context.Context, c *Claim) error {
 	k := contact.Key{Target: c.Target, ID: c.Contact}
-	if c.Discard != "" {
-		return q.discardClaimed(ctx, c)
-	}
 	letter, err := q.deadLetter(ctx, c.Letter)
 	if errors.Is(err, ErrNotFound) {
-		return errors.Join(q.dropEdit(ctx, k, c.Letter), q.drop(ctx, c)) // all was done but this
+		return q.release(ctx, c) // all was done but this
 	}
 	if err != nil {
 		return err
+	}
+	if c.Discard != "" {
+		return q.discardClaimed(ctx, c)
 	}
 	// The stream first: an update leaves it only when its record is stored.
 	waits, err := q.waits(ctx, k, c)

@@ -146,6 +146,7 @@ func TestWhatCannotBeSentAgain(t *testing.T) {
 	q := setUp(t, "office")
 	k := contact.Key{Target: "office", ID: "7"}
 	fresh := time.Now().Add(-time.Hour)
+	errGone := fmt.Errorf("no such target: %w", ErrNotSetUp)
 	cases := []struct {
 		name   string
 		stored time.Time
@@ -162,10 +163,11 @@ func TestWhatCannotBeSentAgain(t *testing.T) {
 		{"edited to nonsense", fresh, nil, RedriveOptions{Body: []byte(`{"fields":{}}`)}, ErrUnsendable},
 		{"refused by the CRM's rules", fresh, nil, RedriveOptions{Check: func(u *contact.Update) error {
 			if _, ok := u.Fields.Get("a"); ok && u.Contact == k {
-				return errors.New("a is not allowed")
+				return &contact.BadUpdate{Reason: contact.Invalid, Field: "a", Detail: "is not allowed"}
 			}
 			return nil
 		}}, ErrUnsendable},
+		{"of a target that is not known any more", fresh, nil, RedriveOptions{Check: func(*contact.Update) error { return errGone }}, errGone},
 		{"of a contact that cannot be", fresh, func(r *Record) { r.Contact = " 7" }, RedriveOptions{}, ErrUnsendable},
 		{"of a target without a stream", fresh, func(r *Record) { r.Target = "gone" }, RedriveOptions{}, ErrNotSetUp},
 	}
@@ -174,7 +176,7 @@ func TestWhatCannotBeSentAgain(t *testing.T) {
 			id := oldLetter(t, q, k, c.stored, c.change)
 			c.o.Actor = alice
 			_, err := q.Redrive(t.Context(), id, c.o)
-			if !errors.Is(err, c.want) || c.want == nil && err != nil {
+			if !errors.Is(err, c.want) || c.want == nil && err != nil || c.want == errGone && errors.Is(err, ErrUnsendable) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
 			l, e := q.Letter(t.Context(), id)
@@ -283,6 +285,11 @@ func TestRedrivesAreAsOldAsTheirOriginals(t *testing.T) {
 			name: "a lower version is the older", letters: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v5"}`), 5)},
 			newer: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v9"}`), 9)},
 			want:  `{"a":"v9"}`, ends: []contact.Outcome{contact.Superseded}, class: contact.Bulk,
+		},
+		{
+			name: "a lower version is forced", letters: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v5"}`), 5)},
+			newer: []*contact.Update{version(fields("office", "7", contact.Live, `{"a":"v9"}`), 9)}, o: RedriveOptions{Force: true},
+			want: `{"a":"v5"}`, ends: []contact.Outcome{contact.Applied}, class: contact.Bulk,
 		},
 	}
 	for _, c := range cases {

@@ -17,6 +17,9 @@ const (
 	// settleWait is how long a runner waits for the owners to remove the
 	// letters of updates that have ended before it does that itself.
 	settleWait = 3 * time.Second
+	// missAfter is how long nothing has been heard of the updates when a
+	// runner looks whether they are still there.
+	missAfter = 5 * time.Second
 )
 
 // redriver carries out one operation.
@@ -26,8 +29,10 @@ type redriver struct {
 	opt  RedriveOptions
 	tell func(Operation)
 
-	open   map[uint64]bool // letters whose updates have not ended
-	before map[uint64]bool // letters behind the cursor whose updates had ended when this process began
+	open   map[uint64]*Claim // letters whose updates have not ended, without bodies
+	missed map[uint64]bool   // letters of which neither claim nor record was left
+	heard  time.Time         // when the last was sent, ended, or was looked for
+	before map[uint64]bool   // letters behind the cursor whose updates had ended when this process began
 	ends   chan ended
 	steers chan entry // the operation as others store it
 	failed chan error // the readers' ends
@@ -65,8 +70,9 @@ func (q *Queue) RunRedrive(ctx context.Context, id string, check func(*contact.U
 		o.Skipped = map[Skip]int64{}
 	}
 	r := &redriver{
-		q: q, op: o, tell: tell, open: map[uint64]bool{}, before: map[uint64]bool{}, ends: make(chan ended, 64), steers: make(chan entry, 16), failed: make(chan error, 2),
-		opt: RedriveOptions{Actor: o.Actor, Force: o.Force, OriginalClass: o.OriginalClass, Check: check, operation: o.ID},
+		q: q, op: o, tell: tell, open: map[uint64]*Claim{}, missed: map[uint64]bool{}, before: map[uint64]bool{},
+		ends: make(chan ended, 64), steers: make(chan entry, 16), failed: make(chan error, 2), heard: time.Now(),
+		opt: RedriveOptions{Actor: o.actor(), Force: o.Force, OriginalClass: o.OriginalClass, Check: check, operation: o.ID},
 	}
 	return r.run(ctx)
 }
@@ -143,6 +149,7 @@ func (r *redriver) loop(ctx context.Context) error {
 			return err
 		case <-due:
 		case <-tick.C:
+			r.miss(ctx)
 			if err := r.save(ctx); err != nil {
 				return err
 			}
@@ -222,19 +229,22 @@ func (r *redriver) choose(ctx context.Context) error {
 // send sends the next letter of the page.
 func (r *redriver) send(ctx context.Context) error {
 	id := r.page[0]
-	known := r.open[id] || r.before[id] // sent before this process began
+	known := r.open[id] != nil || r.before[id] // sent before this process began
 	var err error
 	if !known {
 		var letter Record
 		if letter, err = r.q.deadLetter(ctx, id); err == nil {
-			_, err = r.q.redrive(ctx, &letter, r.opt)
+			var sent Redriven
+			if sent, err = r.q.redrive(ctx, &letter, r.opt); err == nil {
+				r.open[id] = &Claim{Letter: id, Target: letter.Target, Contact: letter.Contact, MsgID: sent.MsgID}
+				r.heard = time.Now()
+			}
 		}
 	}
 	skip, one := skipOf(err)
 	switch {
 	case known:
 	case err == nil:
-		r.open[id] = true
 		r.op.Sent++
 	case one:
 		r.op.Skipped[skip]++

@@ -200,43 +200,77 @@ func (st *RetentionStatus) near(was RetentionStatus, now time.Time) (near bool, 
 const retentionPage = 1000
 
 // trimLetters discards the oldest letters beyond the limits and says how many.
+// What is in other hands is passed over and counts as gone: it is on its way to
+// the CRM, and others shall not go in its place.
 func (q *Queue) trimLetters(ctx context.Context, st *RetentionStatus, now time.Time) (removed int64, err error) {
-	who := Actor{By: "retention", Via: "worker"}
-	for {
-		var ids []uint64
-		letters, bytes := st.Letters, st.Bytes
-		err := q.choose(ctx, Filter{Outcome: contact.Dead, Limit: retentionPage}, func(h letterHead) error {
-			over := st.MaxAge > 0 && now.Sub(h.at) > st.MaxAge || st.MaxLetters > 0 && letters > st.MaxLetters || st.MaxBytes > 0 && bytes > st.MaxBytes
+	held := map[uint64]bool{}
+	if err := q.claims(ctx, "", func(c *Claim) error { held[c.Letter] = true; return nil }); err != nil {
+		return 0, fmt.Errorf("queue: limits of dead letters: %w", err)
+	}
+	for after := uint64(0); ; {
+		var p trimPage
+		err := q.choose(ctx, Filter{Outcome: contact.Dead, After: after, Limit: retentionPage}, func(h letterHead) error {
+			over := st.MaxAge > 0 && now.Sub(h.at) > st.MaxAge || st.MaxLetters > 0 && st.Letters > st.MaxLetters || st.MaxBytes > 0 && st.Bytes > st.MaxBytes
 			if !over {
 				return errEnough
 			}
-			letters--
-			bytes -= h.size
-			ids = append(ids, h.id)
+			after = h.id
+			st.Letters--
+			st.Bytes -= h.size
+			p.add(h, held[h.id])
 			return nil
 		})
-		if err != nil || len(ids) == 0 {
+		if err != nil || p.seen == 0 {
 			return removed, err
 		}
-		err = q.Audit(ctx, Entry{Actor: who, Action: "discard", Count: int64(len(ids)), IDs: ids, Detail: "retention: " + st.String()})
+		n, err := q.discardAll(ctx, p, "retention: "+st.String())
+		removed += n
 		if err != nil {
 			return removed, err
 		}
-		before := removed
-		for _, id := range ids {
-			switch err := q.Discard(ctx, id, who, "retention: "+st.String()); {
-			case err == nil:
-				removed++
-			case errors.Is(err, ErrNotFound), errors.Is(err, ErrInHand):
-			default:
-				return removed, err
-			}
-		}
-		st.Letters, st.Bytes = letters, bytes
-		if removed == before {
-			return removed, nil // all of them are in other hands
+	}
+}
+
+// trimPage is letters that are to go.
+type trimPage struct {
+	seen   int // with those in other hands
+	ids    []uint64
+	target string // of all of them, or ""
+}
+
+func (p *trimPage) add(h letterHead, held bool) {
+	p.seen++
+	switch {
+	case held:
+		return
+	case len(p.ids) == 0:
+		p.target = h.key.Target
+	case p.target != h.key.Target:
+		p.target = ""
+	}
+	p.ids = append(p.ids, h.id)
+}
+
+// discardAll discards a page of letters and says how many it did.
+func (q *Queue) discardAll(ctx context.Context, p trimPage, reason string) (n int64, err error) {
+	if len(p.ids) == 0 {
+		return 0, nil
+	}
+	who := Actor{By: "retention", Via: "worker"}
+	err = q.Audit(ctx, Entry{Actor: who, Action: "discard", Target: p.target, Count: int64(len(p.ids)), IDs: p.ids, Detail: reason})
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range p.ids {
+		switch err := q.Discard(ctx, id, who, reason); {
+		case err == nil:
+			n++
+		case errors.Is(err, ErrNotFound), errors.Is(err, ErrInHand):
+		default:
+			return n, err
 		}
 	}
+	return n, nil
 }
 
 // String names the limits that are set.

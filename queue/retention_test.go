@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func TestRetentionIsAnnouncedBeforeItBites(t *testing.T) {
 	}
 	redrive(t, q, ids[1], RedriveOptions{}) // in other hands
 	st = look(size, now.Add(RetentionNotice))
-	if st.Removed != 3 && st.Removed != 4 {
+	if st.Removed != 3 || st.Letters != 6 {
 		t.Fatalf("after the notice: %+v", st)
 	}
 	left := map[uint64]bool{}
@@ -63,8 +64,32 @@ func TestRetentionIsAnnouncedBeforeItBites(t *testing.T) {
 	if int64(len(recs)) != st.Removed || recs[0].Detail != "by retention: retention: beyond 6 letters" {
 		t.Errorf("records %+v", recs)
 	}
-	if a := audited(t, q, AuditFilter{Action: "discard"}); len(a) != 1 || a[0].By != "retention" || a[0].Count < st.Removed {
+	if a := audited(t, q, AuditFilter{Action: "discard"}); len(a) != 1 || a[0].By != "retention" || a[0].Count != st.Removed || slices.Contains(a[0].IDs, ids[1]) || a[0].Target != "office" {
 		t.Errorf("audit %+v", a)
+	}
+	// What is in other hands all the time is no act of each minute.
+	for i := range 3 {
+		if st = look(Retention{MaxAge: time.Hour}, now.Add(time.Hour+time.Duration(i)*time.Minute)); st.Removed != 3 {
+			t.Errorf("within the notice: %+v", st)
+		}
+	}
+	for _, l := range letters(t, q, Filter{}) {
+		if l.State == LetterDead {
+			redrive(t, q, l.Seq, RedriveOptions{})
+		}
+	}
+	for i := range 3 {
+		if st = look(Retention{MaxAge: time.Hour}, now.Add(time.Duration(3+i)*time.Hour)); st.Removed != 3 {
+			t.Errorf("in other hands: %+v", st)
+		}
+	}
+	if a := audited(t, q, AuditFilter{Action: "discard"}); len(a) != 1 {
+		t.Errorf("audit %+v", a)
+	}
+	for _, c := range claimsOf(t, q) {
+		if err := q.drop(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before := st.Removed
 	if st = look(age, now.Add(9*time.Hour)); st.Removed != before {
@@ -73,6 +98,14 @@ func TestRetentionIsAnnouncedBeforeItBites(t *testing.T) {
 	if st = look(age, now.Add(24*time.Hour)); st.Letters > 1 || st.Removed < 8 {
 		t.Errorf("all are too old: %+v", st)
 	}
+}
+
+func claimsOf(t testing.TB, q *Queue) (out []*Claim) {
+	t.Helper()
+	if err := q.claims(t.Context(), "", func(c *Claim) error { out = append(out, c); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func TestRetentionBySize(t *testing.T) {
@@ -152,7 +185,7 @@ func TestForesee(t *testing.T) {
 	rules := func(target string) (contact.Rules, bool) { return contact.Rules{}, target == "office" }
 	check := func(u *contact.Update) error {
 		if u.Contact.ID == "4" {
-			return errors.New("no")
+			return &contact.BadUpdate{Reason: contact.Invalid, Detail: "no"}
 		}
 		return nil
 	}
@@ -178,6 +211,16 @@ func TestForesee(t *testing.T) {
 	if got, err = q.Foresee(t.Context(), RedrivePlan{Force: true, IDs: []uint64{ls[0].Seq, ls[1].Seq, bad, old, 99999}}, rules, nil); err != nil ||
 		got.Sendable != 3 || got.Superseded+got.Partly != 0 || got.Skipped[SkipGone] != 1 || got.Skipped[SkipUnsendable] != 1 || got.Groups != nil {
 		t.Errorf("forced: %+v %v", got, err)
+	}
+	// A target that the caller does not know is told alike before and after.
+	unknown := func(*contact.Update) error { return fmt.Errorf("no such target: %w", ErrNotSetUp) }
+	p := RedrivePlan{IDs: []uint64{ls[0].Seq}}
+	if got, err = q.Foresee(t.Context(), p, rules, unknown); err != nil || got.Skipped[SkipNoTarget] != 1 {
+		t.Errorf("planned: %+v %v", got, err)
+	}
+	o := startRedrive(t, q, p)
+	if o, err = q.RunRedrive(t.Context(), o.ID, unknown, nil); err != nil || o.Skipped[SkipNoTarget] != 1 || o.State != OperationDone {
+		t.Errorf("run: %+v %v", o, err)
 	}
 	stop := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())

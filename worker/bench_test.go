@@ -51,7 +51,9 @@ func (s *benchSource) Settle(_ context.Context, st contact.Settlement) error {
 	return nil
 }
 
-func (s *benchSource) Recall(context.Context, []contact.Ref) error { return nil }
+func (s *benchSource) Recall(context.Context, []contact.Ref) ([]contact.Ref, error) {
+	return nil, nil
+}
 func (s *benchSource) Fence(string) contact.Fence                  { return nil }
 func (s *benchSource) Lease() time.Time                            { return time.Now().Add(time.Hour) }
 

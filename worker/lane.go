@@ -24,7 +24,7 @@ type Lane struct {
 	arrivals chan arrival
 	results  chan result
 	settled  chan settleResult
-	recalled chan error
+	recalled chan recalled
 	asks     chan chan Status
 	stories  chan storyAsk
 	orders   chan Orders
@@ -85,7 +85,7 @@ func New(o Options) *Lane {
 		arrivals: make(chan arrival, 256),
 		results:  make(chan result),
 		settled:  make(chan settleResult),
-		recalled: make(chan error, 1),
+		recalled: make(chan recalled, 1),
 		asks:     make(chan chan Status),
 		stories:  make(chan storyAsk),
 		orders:   make(chan Orders),
@@ -170,8 +170,8 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			l.decide(work, r)
 		case s := <-l.settled:
 			l.finish(s)
-		case err := <-l.recalled:
-			l.recallEnded(time.Now(), err)
+		case r := <-l.recalled:
+			l.recallEnded(time.Now(), r)
 		case reply := <-l.asks:
 			reply <- l.snapshot(time.Now())
 		case ask := <-l.stories:

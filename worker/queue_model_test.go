@@ -285,13 +285,13 @@ func (s *session) Fence(id string) contact.Fence {
 	return s.q.contact(id).fence.Clone()
 }
 
-func (s *session) Recall(ctx context.Context, letters []contact.Ref) error {
+func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.Ref, error) {
 	select {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	case <-s.lost:
-		return errLost
+		return nil, errLost
 	}
 	for _, ref := range letters {
 		s.q.mu.Lock()
@@ -310,7 +310,7 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) error {
 			r.again = s.q.publishUpdate(u, r.fields...)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func (s *session) Settle(ctx context.Context, st contact.Settlement) error {

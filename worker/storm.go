@@ -154,23 +154,35 @@ func (l *Lane) recall(work context.Context, now time.Time) {
 	}
 	l.storms.back = h
 	letters := h.Letters
-	go func() { l.recalled <- l.o.Source.Recall(work, letters) }()
+	go func() {
+		left, err := l.o.Source.Recall(work, letters)
+		l.recalled <- recalled{left, err}
+	}()
+}
+
+// recalled is how a recall ended; left stay dead letters.
+type recalled struct {
+	left []contact.Ref
+	err  error
 }
 
 // recallEnded is told how a recall ended.
-func (l *Lane) recallEnded(now time.Time, err error) {
+func (l *Lane) recallEnded(now time.Time, r recalled) {
 	h := l.storms.back
 	l.storms.back = nil
-	if err != nil {
+	if r.err != nil {
 		// What is not in the queue again is a dead letter still; the next
 		// owner, or the operator, can recall it.
 		if l.fatal == nil {
-			l.fatal = err
+			l.fatal = r.err
 		}
 		l.draining = true
 		return
 	}
-	l.stats.Recalled += int64(len(h.Letters))
+	l.stats.Recalled += int64(len(h.Letters) - len(r.left))
+	if n := len(r.left); n > 0 {
+		l.o.Log.Warn().Str("target", l.o.Target).Int("letters", n).Msg("dead letters of the storm could not be recalled; send them with crmsync dead redrive")
+	}
 	l.forgive(*h.Cause)
 	l.endStorm(now, "a change was taken, the letters are recalled")
 }

@@ -32,8 +32,9 @@ type Source interface {
 	Settle(ctx context.Context, s contact.Settlement) error
 	// Recall puts dead letters back into the queue, as updates of their old
 	// class and place; nil once that is stored. A letter that is none any more
-	// is passed over. It tries for as long as the context lasts.
-	Recall(ctx context.Context, letters []contact.Ref) error
+	// is passed over; left are those that there was no room for. It waits for
+	// the connection, never for room, for as long as the context lasts.
+	Recall(ctx context.Context, letters []contact.Ref) (left []contact.Ref, err error)
 	// Fence is a copy of the contact's fence as of its last settlement. It is
 	// exact while the contact has updates that were handed out and not
 	// settled; the lane asks when it opens a slot. (A fence that came with the

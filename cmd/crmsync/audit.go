@@ -10,8 +10,8 @@ import (
 )
 
 type auditCmd struct {
-	Target string  `placeholder:"NAME" help:"Only about this target."`
-	Action string  `placeholder:"WORD" help:"Only this act: hold, resume, redrive, edit, discard, export, forget, ..."`
+	Target word    `placeholder:"NAME" help:"Only about this target."`
+	Action word    `placeholder:"WORD" help:"Only this act: hold, resume, redrive, edit, discard, export, forget, ..."`
 	Since  instant `placeholder:"TIME" help:"Only from then on: 2026-11-21T19:00:00Z, 2026-11-21, or 2h for two hours ago."`
 	Until  instant `placeholder:"TIME" help:"Only before then."`
 	Limit  int     `default:"100" help:"The newest so many; 0 for all."`
@@ -25,7 +25,7 @@ fields, never a value, and nothing removes it.`
 
 func (c *auditCmd) Run(ctx context.Context, g *Globals) error {
 	return g.with(ctx, func(a *app.App) error {
-		list, err := a.Audit(ctx, app.AuditFilter{Target: c.Target, Action: c.Action, Since: c.Since.Time, Until: c.Until.Time, Limit: c.Limit})
+		list, err := a.Audit(ctx, app.AuditFilter{Target: string(c.Target), Action: string(c.Action), Since: c.Since.Time, Until: c.Until.Time, Limit: c.Limit})
 		if err != nil {
 			return err
 		}

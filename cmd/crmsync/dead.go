@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -22,25 +24,52 @@ type deadCmd struct {
 	Export  deadExportCmd  `cmd:"" help:"Write them as CSV or NDJSON."`
 }
 
-// letterFilter are the flags that choose dead letters, the same everywhere.
+// letterFilter are the flags that choose dead letters, the same everywhere. One
+// that is given with nothing in it is refused: an unset variable of a script must
+// not choose all letters there are.
 type letterFilter struct {
-	Target  string  `group:"Filter" placeholder:"NAME" help:"Only of this target."`
-	Reason  string  `group:"Filter" placeholder:"CODE" help:"Only for this reason."`
-	Status  int     `group:"Filter" placeholder:"HTTP" help:"Only with this HTTP status."`
-	Field   string  `group:"Filter" placeholder:"NAME" help:"Only those where the CRM refused this field."`
-	Job     string  `group:"Filter" placeholder:"NAME" help:"Only of this job."`
-	Contact string  `group:"Filter" placeholder:"ID" help:"Only of this contact (with --target)."`
-	Match   string  `group:"Filter" placeholder:"TEXT" help:"Only with this text in the detail, the contact's id or a field's name, in any letter case."`
-	Group   string  `group:"Filter" placeholder:"FINGERPRINT" help:"Only of this group (dead groups)."`
+	Target  word    `group:"Filter" placeholder:"NAME" help:"Only of this target."`
+	Reason  word    `group:"Filter" placeholder:"CODE" help:"Only for this reason."`
+	Status  code    `group:"Filter" placeholder:"HTTP" help:"Only with this HTTP status."`
+	Field   word    `group:"Filter" placeholder:"NAME" help:"Only those where the CRM refused this field."`
+	Job     word    `group:"Filter" placeholder:"NAME" help:"Only of this job."`
+	Contact word    `group:"Filter" placeholder:"ID" help:"Only of this contact (with --target)."`
+	Match   word    `group:"Filter" placeholder:"TEXT" help:"Only with this text in the detail, the contact's id or a field's name, in any letter case."`
+	Group   word    `group:"Filter" placeholder:"FINGERPRINT" help:"Only of this group (dead groups)."`
 	Since   instant `group:"Filter" placeholder:"TIME" help:"Only from then on: 2026-11-21T19:00:00Z, 2026-11-21, or 2h for two hours ago."`
 	Until   instant `group:"Filter" placeholder:"TIME" help:"Only before then."`
 }
 
 func (f letterFilter) filter() app.DeadFilter {
 	return app.DeadFilter{
-		Target: f.Target, Reason: f.Reason, Status: f.Status, Field: f.Field, Job: f.Job, Contact: f.Contact,
-		Match: f.Match, Group: f.Group, Since: f.Since.Time, Until: f.Until.Time,
+		Target: string(f.Target), Reason: string(f.Reason), Status: int(f.Status), Field: string(f.Field), Job: string(f.Job), Contact: string(f.Contact),
+		Match: string(f.Match), Group: string(f.Group), Since: f.Since.Time, Until: f.Until.Time,
 	}
+}
+
+// word is a text on the command line that is not empty.
+type word string
+
+// UnmarshalText refuses what is empty.
+func (w *word) UnmarshalText(b []byte) error {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return errors.New("it is empty, which would choose everything; leave it out if that is meant")
+	}
+	*w = word(b)
+	return nil
+}
+
+// code is an HTTP status on the command line.
+type code int
+
+// UnmarshalText reads 100 to 599.
+func (c *code) UnmarshalText(b []byte) error {
+	n, err := strconv.Atoi(string(b))
+	if err != nil || n < 100 || n > 599 {
+		return fmt.Errorf("%q is no HTTP status: write 100 to 599", b)
+	}
+	*c = code(n)
+	return nil
 }
 
 // instant is a time on the command line: of the clock, a day, or so long ago.

@@ -30,7 +30,10 @@ func (deadEditCmd) Help() string {
 crmsync dead redrive sends it. The original is kept, and both are shown by
 crmsync dead show. Without --put and its kin one letter is opened in $VISUAL or
 $EDITOR. Passwords are masked; a mask that is left stands for what it masks.
-Exit code 3 means that some letters could not be edited so.`
+Letters that somebody else changes between the question and the yes are skipped.
+--replace works on what the last edit left: given twice, it replaces twice. Of a file, --target,
+--group, --reason and --job take only some rows; a letter that is gone is skipped.
+Exit code 3 means that some letters could not be edited so, or were skipped.`
 }
 
 // diffsShown is how many changed letters of a group are printed.
@@ -48,7 +51,10 @@ func (c *deadEditCmd) Run(ctx context.Context, g *Globals) error {
 		if c.ID != 0 {
 			return c.one(ctx, g, a, edits)
 		}
-		e := editing{g: g, a: a}
+		e := editing{g: g, a: a, again: "leaves them as they are", marks: map[uint64]app.Mark{}}
+		if len(c.Replace) > 0 {
+			e.again = "would replace in what they are now"
+		}
 		each := func(yield func(app.EditPlan, error) error) error {
 			if c.From != "" {
 				return a.EditFrom(ctx, c.From, c.filter(), yield)
@@ -89,6 +95,8 @@ func (c *deadEditCmd) sensible(e *app.Edits) error {
 	switch {
 	case c.From != "" && (c.ID != 0 || !e.IsZero()):
 		return errors.New("--from says itself which letters become what; it goes with no id and no other edit")
+	case c.From != "" && app.CheckFrom(c.filter()) != nil:
+		return fmt.Errorf("--from: %w", app.CheckFrom(c.filter()))
 	case c.ID != 0 && !c.filter().IsZero():
 		return errors.New("name one letter by its id, or choose them with a filter, not both")
 	case c.ID == 0 && c.From == "" && c.filter().IsZero():
@@ -144,15 +152,18 @@ type edited struct {
 	Planned   int64 `json:"planned,omitempty"` // would be edited
 	Unchanged int64 `json:"unchanged"`
 	Refused   int64 `json:"refused"`
+	Skipped   int64 `json:"skipped,omitempty"` // gone, or not any more as they were shown
 }
 
 // editing is an edit of several letters. It goes through them twice: once to
-// show what would change, and, when that is agreed to, to store it.
+// show what would change, and, when that is agreed to, to store just that.
 type editing struct {
 	g     *Globals
 	a     *app.App
+	again string // what the same edit does to letters that have it
 	sum   edited
 	shown []app.EditPlan
+	marks map[uint64]app.Mark // of what was shown
 }
 
 func (e *editing) many(ctx context.Context, each func(func(app.EditPlan, error) error) error, planOnly, yes bool) error {
@@ -176,20 +187,27 @@ func (e *editing) many(ctx context.Context, each func(func(app.EditPlan, error) 
 	}
 	who := e.g.who()
 	e.sum.Planned = 0
-	err := each(func(p app.EditPlan, err error) error {
-		if err != nil || len(p.Changes) == 0 {
-			return nil // said before
+	err := each(func(p app.EditPlan, _ error) error {
+		mark, ok := e.marks[p.Letter.ID]
+		if !ok {
+			return nil // it was not shown, or has had its turn
 		}
-		if err := e.a.Edit(ctx, who, p); err != nil {
+		delete(e.marks, p.Letter.ID)
+		err := e.a.EditShown(ctx, who, p, mark)
+		switch {
+		case err == nil:
+			e.sum.Edited++
+		case app.IsChanged(err):
+			e.skip(err)
+		default:
 			e.refuse(err)
-			return nil
 		}
-		e.sum.Edited++
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w\n%d letters were edited before that; the same edit again leaves them as they are", err, e.sum.Edited)
+		return fmt.Errorf("%w\n%d letters were edited before that; the same edit again %s", err, e.sum.Edited, e.again)
 	}
+	e.sum.Skipped += int64(len(e.marks)) // they are no dead letters any more
 	return e.end()
 }
 
@@ -197,12 +215,17 @@ func (e *editing) many(ctx context.Context, each func(func(app.EditPlan, error) 
 func (e *editing) look(p app.EditPlan, err error) error {
 	e.sum.Letters++
 	switch {
+	case app.IsGone(err):
+		e.skip(err)
 	case err != nil:
 		e.refuse(err)
 	case len(p.Changes) == 0:
 		e.sum.Unchanged++
+	case e.marks[p.Letter.ID] != app.Mark{}:
+		e.refuse(fmt.Errorf("letter %d: it is named before, with another edit", p.Letter.ID))
 	default:
 		e.sum.Planned++
+		e.marks[p.Letter.ID] = p.Mark()
 		if len(e.shown) < diffsShown {
 			e.shown = append(e.shown, p)
 		}
@@ -216,11 +239,17 @@ func (e *editing) refuse(err error) {
 	}
 }
 
+func (e *editing) skip(err error) {
+	if e.sum.Skipped++; e.sum.Skipped <= diffsShown {
+		fmt.Fprintln(e.g.std.err, "skipped:", err)
+	}
+}
+
 func (e *editing) end() error {
 	if err := e.g.editAnswer(e.sum, e.shown); err != nil {
 		return err
 	}
-	if e.sum.Refused > 0 {
+	if e.sum.Refused+e.sum.Skipped > 0 {
 		return &exitError{code: exitRejects}
 	}
 	return nil
@@ -253,6 +282,9 @@ func (g *Globals) editAnswer(sum edited, plans []app.EditPlan) error {
 		fmt.Fprintf(g.std.out, "%d letter(s) edited", sum.Edited)
 	}
 	fmt.Fprintf(g.std.out, ", %d unchanged, %d refused\n", sum.Unchanged, sum.Refused)
+	if sum.Skipped > 0 {
+		g.say("%d skipped: they were edited, sent, discarded or removed meanwhile", sum.Skipped)
+	}
 	if sum.Edited > 0 {
 		g.say("nothing was sent: crmsync dead redrive does that")
 	}

@@ -22,8 +22,8 @@ type deadRedriveCmd struct {
 	Force    bool    `help:"Also overwrite what is newer in the CRM; it is noted."`
 	Yes      bool    `short:"y" help:"Do not ask before many are sent."`
 	Ls       bool    `help:"List redrives."`
-	Cancel   string  `placeholder:"OPERATION" help:"End one: what was not sent to the CRM is dead again."`
-	Continue string  `placeholder:"OPERATION" help:"Go on with one that was interrupted."`
+	Cancel   word    `placeholder:"OPERATION" help:"End one: what was not sent to the CRM is dead again."`
+	Continue word    `placeholder:"OPERATION" help:"Go on with one that was interrupted."`
 }
 
 // Help is the command's manual.
@@ -43,7 +43,7 @@ func (c *deadRedriveCmd) Run(ctx context.Context, g *Globals) error {
 		case c.Ls:
 			return g.listOperations(ctx, a)
 		case c.Cancel != "":
-			o, err := a.CancelRedrive(ctx, g.who(), c.Cancel)
+			o, err := a.CancelRedrive(ctx, g.who(), string(c.Cancel))
 			if err != nil {
 				return err
 			}
@@ -53,7 +53,7 @@ func (c *deadRedriveCmd) Run(ctx context.Context, g *Globals) error {
 			fmt.Fprintf(g.std.out, "redrive %s: %s after %d of %d\n", o.ID, o.State, o.Sent, o.Total)
 			return nil
 		case c.Continue != "":
-			return g.runRedrive(ctx, a, c.Continue)
+			return g.runRedrive(ctx, a, string(c.Continue))
 		}
 		return c.start(ctx, g, a)
 	})

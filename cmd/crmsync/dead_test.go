@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,34 @@ func TestChosen(t *testing.T) {
 	} {
 		if err := chosen(tt.ids, tt.f, tt.all); (err == nil) != tt.ok {
 			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+}
+
+// A filter of a variable that is not set must not choose all letters there are.
+func TestEmptyFilters(t *testing.T) {
+	for _, command := range []string{"ls", "groups", "edit --put=a=b", "redrive", "discard --why=x", "export"} {
+		for _, flag := range []string{"target", "reason", "status", "field", "job", "contact", "match", "group", "since", "until"} {
+			for _, value := range []string{"", " "} {
+				args := append([]string{"dead"}, strings.Fields(command)...)
+				var told strings.Builder
+				got := run(append(args, "--target=office", "--"+flag+"="+value), std{out: io.Discard, err: &told})
+				if got != exitUsage || !strings.Contains(told.String(), "--"+flag) {
+					t.Errorf("%s --%s=%q: exit code %d, %s", command, flag, value, got, told.String())
+				}
+			}
+		}
+	}
+	for _, args := range [][]string{
+		{"dead", "ls", "--status=0"},
+		{"dead", "ls", "--status=600"},
+		{"dead", "redrive", "--cancel="},
+		{"dead", "redrive", "--continue="},
+		{"audit", "--target="},
+		{"audit", "--action="},
+	} {
+		if got := run(args, std{out: io.Discard, err: io.Discard}); got != exitUsage {
+			t.Errorf("%s: exit code %d", args, got)
 		}
 	}
 }
