@@ -257,13 +257,16 @@ func (q *Queue) steer(ctx context.Context, who Actor, id, action string, to Oper
 
 // saveOperation stores an operation over the revision that it was read at.
 func (q *Queue) saveOperation(ctx context.Context, o *Operation) error {
-	b, err := json.Marshal(o)
-	if err != nil {
-		return fmt.Errorf("queue: operation %s: %w", o.ID, err)
-	}
 	var ttl time.Duration
 	if o.State.Final() {
 		ttl = opTTL
+		if o.Filter.Match != "" {
+			o.Filter.Match = maskedMatch // nothing is chosen by it any more
+		}
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("queue: operation %s: %w", o.ID, err)
 	}
 	rev, err := q.letters.write(ctx, opKey+o.ID, b, "", int64(o.rev), ttl)
 	if err != nil {

@@ -126,6 +126,29 @@ func TestOperationBySelection(t *testing.T) {
 	}
 }
 
+// The text by which letters were chosen may be a contact's value.
+func TestOperationThatEndedKeepsNoText(t *testing.T) {
+	q := setUp(t, "office")
+	dead(t, q, fields("office", "1", contact.Live, `{"a":1}`), fields("office", "2", contact.Live, `{"a":1}`))
+	newCRM().serve(t, q, "office")
+	p := RedrivePlan{Filter: Filter{Target: "office", Match: "by contact 1"}}
+	done, cancelled := startRedrive(t, q, p), startRedrive(t, q, p)
+	if got, err := q.Operation(t.Context(), done.ID); err != nil || got.Filter.Match != p.Filter.Match {
+		t.Errorf("before it ended: %+v %v", got, err)
+	}
+	if got, err := q.CancelRedrive(t.Context(), alice, cancelled.ID); err != nil || got.Filter.Match != maskedMatch {
+		t.Errorf("cancelled: %+v %v", got, err)
+	}
+	if got, err := q.RunRedrive(t.Context(), done.ID, nil, nil); err != nil || got.Sent != 1 || got.Filter.Match != maskedMatch {
+		t.Errorf("done: %+v %v", got, err)
+	}
+	settled(t, q, "office")
+	all, err := q.Operations(t.Context())
+	if err != nil || len(all) != 2 || all[0].Filter.Match != maskedMatch || all[1].Filter.Match != maskedMatch {
+		t.Errorf("%+v %v", all, err)
+	}
+}
+
 func TestCanariesThatDieStopTheOperation(t *testing.T) {
 	q := setUp(t, "office")
 	manyDead(t, q, 30)
