@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -146,6 +147,36 @@ func TestOperationThatEndedKeepsNoText(t *testing.T) {
 	all, err := q.Operations(t.Context())
 	if err != nil || len(all) != 2 || all[0].Filter.Match != maskedMatch || all[1].Filter.Match != maskedMatch {
 		t.Errorf("%+v %v", all, err)
+	}
+}
+
+// Who looks for what was done to a target finds acts by selection as well.
+func TestAuditOfASelectionNamesItsTarget(t *testing.T) {
+	q := setUp(t, "office", "lab")
+	one := oldLetter(t, q, contact.Key{Target: "office", ID: "1"}, time.Now(), nil)
+	two := oldLetter(t, q, contact.Key{Target: "office", ID: "2"}, time.Now(), nil)
+	far := oldLetter(t, q, contact.Key{Target: "lab", ID: "2"}, time.Now(), nil)
+	for _, c := range []struct {
+		ids  []uint64
+		want string
+	}{{[]uint64{99999, one, two}, "office"}, {[]uint64{one, far}, ""}, {[]uint64{99999}, ""}} {
+		o := startRedrive(t, q, RedrivePlan{IDs: c.ids})
+		if _, err := q.CancelRedrive(t.Context(), alice, o.ID); err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, e := range audited(t, q, AuditFilter{Target: c.want}) {
+			if strings.HasPrefix(e.Detail, "operation "+o.ID) && e.Target == c.want {
+				found++
+			}
+		}
+		if found != 2 || o.Target != c.want {
+			t.Errorf("%v: target %q, %d entries", c.ids, o.Target, found)
+		}
+	}
+	o := startRedrive(t, q, RedrivePlan{Filter: Filter{Target: "lab"}})
+	if a := audited(t, q, AuditFilter{Target: "lab"}); o.Target != "lab" || len(a) != 1 {
+		t.Errorf("%+v, audit %+v", o, a)
 	}
 }
 
