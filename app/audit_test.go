@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -136,4 +137,23 @@ func scrape(t *testing.T, a *App) string {
 	w := httptest.NewRecorder()
 	a.Metrics().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
+}
+
+// Acts upon letters by their ids are found by the target that all of them are of.
+func TestAuditOfIDs(t *testing.T) {
+	h, a, end := dying(t)
+	defer end()
+	all := h.letters(a, DeadFilter{})
+	for _, ids := range [][]uint64{{all["77"].ID}, {all["77"].ID, all["78"].ID}, {all["77"].ID, all["99"].ID}} {
+		if _, _, err := a.Export(t.Context(), ann, DeadFilter{}, ids, ExportNDJSON, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := a.Discard(t.Context(), ann, DeadFilter{}, []uint64{all["77"].ID, all["78"].ID}, "left", nil); err != nil {
+		t.Fatal(err)
+	}
+	got, err := a.Audit(t.Context(), AuditFilter{Target: "office"})
+	if err != nil || len(got) != 3 || got[0].Contact != "77" || got[1].Contact != "" || got[2].Action != "discard" || len(got[2].IDs) != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
 }

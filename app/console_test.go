@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"crmsync/console"
 	"crmsync/emulator"
 )
 
@@ -127,11 +129,58 @@ func TestLettersOnTheConsole(t *testing.T) {
 	for h.letters(a, DeadFilter{})["79"].State != "redriven" { // it is under way
 	}
 	status, text = p.do("POST", "/api/v1/dead/discard", `{"target":"office","group":"`+group+`","why":"x"}`)
-	if status != 200 || !bytes.Contains([]byte(text), []byte("1 are in other hands")) {
+	if status != 200 || !bytes.Contains([]byte(text), []byte("1 letter(s) are being discarded")) {
+		t.Errorf("%d %s", status, text)
+	}
+	status, text = p.do("POST", "/api/v1/dead/discard", `{"ids":["`+strconv.FormatUint(left["79"].ID, 10)+`"],"why":"x"}`)
+	if status != 200 || !strings.Contains(text, "0 letter(s) discarded, 1 are in other hands") {
+		t.Errorf("%d %s", status, text)
+	}
+	if status, text = p.do("POST", "/api/v1/dead/discard", `{"target":"office","group":"000000000000","why":"x"}`); status != 200 || !strings.Contains(text, "no such letters") {
 		t.Errorf("%d %s", status, text)
 	}
 	cancel()
 	if err := wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A group is discarded on the server's life: the end of the request that ordered
+// it stops nothing, the end of the server does.
+func TestDiscardOutlivesItsRequest(t *testing.T) {
+	h, a, end := dying(t)
+	defer end()
+	order := console.LetterOrder{Target: "office", Group: h.letters(a, DeadFilter{})["77"].Group, Why: "left"}
+	var running sync.WaitGroup
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := a.consoleDiscard(over, &running)(t.Context(), order); err != nil {
+		t.Fatal(err)
+	}
+	running.Wait()
+	if n := len(h.letters(a, DeadFilter{Group: order.Group, Target: "office"})); n != 2 {
+		t.Errorf("a server that has ended discards: %d letters are left", n)
+	}
+	request, answered := context.WithCancel(t.Context())
+	v, err := a.consoleDiscard(t.Context(), &running)(request, order)
+	answered()
+	b, e := json.Marshal(v)
+	if err != nil || e != nil || !strings.Contains(string(b), `"chosen":2,"discarded":0,"text":"2 letter(s) are being discarded"`) {
+		t.Errorf("%s, %v, %v", b, err, e)
+	}
+	running.Wait()
+	if n := len(h.letters(a, DeadFilter{Group: order.Group, Target: "office"})); n != 0 {
+		t.Errorf("%d letters are left", n)
+	}
+}
+
+// What cannot be foreseen within a request is left to the command line.
+func TestPlanOfManyLetters(t *testing.T) {
+	o := console.LetterOrder{Target: "office", Group: "0123456789ab"}
+	if text := tooManyToPlan(planAtMost, o); text != "" {
+		t.Errorf("%q", text)
+	}
+	if text := tooManyToPlan(planAtMost+1, o); !strings.Contains(text, "20001 letter(s)") || !strings.Contains(text, "crmsync dead redrive --target office --group 0123456789ab --plan") {
+		t.Errorf("%q", text)
 	}
 }

@@ -26,38 +26,61 @@ const discardAtOnce = 8
 // letter that somebody else has in hand does not stop the others. tell, which may
 // be nil, hears of progress.
 func (a *App) Discard(ctx context.Context, who Who, f DeadFilter, ids []uint64, why string, tell func(Discarded)) (Discarded, error) {
+	n, run, err := a.startDiscard(ctx, who, f, ids, why)
+	if err != nil || n == 0 {
+		return Discarded{}, err
+	}
+	return run(ctx, tell)
+}
+
+// startDiscard is Discard up to the audit; it says how many letters are chosen,
+// and run does it.
+func (a *App) startDiscard(ctx context.Context, who Who, f DeadFilter, ids []uint64, why string) (n int64, run func(context.Context, func(Discarded)) (Discarded, error), err error) {
 	qf, err := f.filter()
 	if err != nil {
-		return Discarded{}, err
+		return 0, nil, err
 	}
 	qf.Newest, qf.After = false, 0
 	e := queue.Entry{Actor: a.actor(who), Action: "discard", Target: f.Target, Contact: f.Contact, Detail: why, IDs: ids, Count: int64(len(ids))}
 	if len(ids) == 0 {
 		e.Filter = &qf
-		if e.Count, err = a.q.Count(ctx, qf); err != nil {
-			return Discarded{}, err
+		if e.Count, err = a.q.Count(ctx, qf); err != nil || e.Count == 0 {
+			return 0, nil, err
 		}
-		if e.Count == 0 {
-			return Discarded{}, nil
-		}
-	}
-	for _, id := range ids { // all of them exist, or nothing is done
-		l, err := a.letter(ctx, id)
-		if err != nil {
-			return Discarded{}, err
-		}
-		e.Target, e.Contact = l.Target, l.Contact
-	}
-	if len(ids) > 1 {
-		e.Target, e.Contact = "", ""
+	} else if e.Target, e.Contact, err = a.about(ctx, ids); err != nil {
+		return 0, nil, err // all of them exist, or nothing is done
 	}
 	if err := a.q.Audit(ctx, e); err != nil {
-		return Discarded{}, err
+		return 0, nil, err
 	}
-	d := discarding{a: a, ctx: ctx, who: e.Actor, why: why, tell: tell, turn: make(chan struct{}, discardAtOnce)}
-	err = a.pick(ctx, qf, ids, func(l queue.Letter) error { return d.start(l.Seq) })
-	d.wg.Wait()
-	return d.sum, errors.Join(err, d.err)
+	return e.Count, func(ctx context.Context, tell func(Discarded)) (Discarded, error) {
+		d := discarding{a: a, ctx: ctx, who: e.Actor, why: why, tell: tell, turn: make(chan struct{}, discardAtOnce)}
+		err := a.pick(ctx, qf, ids, func(l queue.Letter) error { return d.start(l.Seq) })
+		d.wg.Wait()
+		return d.sum, errors.Join(err, d.err)
+	}, nil
+}
+
+// about is the target that all these letters are of, and their contact; "" where
+// there is more than one.
+func (a *App) about(ctx context.Context, ids []uint64) (target, contact string, err error) {
+	for i, id := range ids {
+		l, err := a.letter(ctx, id)
+		if err != nil {
+			return "", "", err
+		}
+		if i == 0 {
+			target, contact = l.Target, l.Contact
+			continue
+		}
+		if l.Target != target {
+			target = ""
+		}
+		if target == "" || l.Contact != contact {
+			contact = ""
+		}
+	}
+	return target, contact, nil
 }
 
 // discarding is one Discard at work.

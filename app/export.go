@@ -64,6 +64,9 @@ func (a *App) Export(ctx context.Context, who Who, f DeadFilter, ids []uint64, f
 	e := queue.Entry{Actor: a.actor(who), Action: "export", Target: f.Target, Contact: f.Contact, Filter: &qf, IDs: ids, Count: int64(len(ids))}
 	if len(ids) > 0 {
 		e.Filter = nil
+		if e.Target, e.Contact, err = a.about(ctx, ids); err != nil {
+			return 0, format, err
+		}
 	}
 	if err := a.q.Audit(ctx, e); err != nil {
 		return 0, format, err

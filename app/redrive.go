@@ -88,6 +88,16 @@ func (a *App) RunRedrive(ctx context.Context, id string, tell func(Operation)) (
 	return o, a.operationError(id, err)
 }
 
+// ContinueRedrive is [App.RunRedrive] by somebody who goes on with what may be
+// another's: the audit trail says so first, and what is sent is in that name.
+func (a *App) ContinueRedrive(ctx context.Context, who Who, id string, tell func(Operation)) (Operation, error) {
+	o, err := a.q.ContinueRedrive(ctx, a.actor(who), id)
+	if err != nil || o.State.Final() {
+		return o, a.operationError(id, err)
+	}
+	return a.RunRedrive(ctx, id, tell)
+}
+
 // checker makes what refuses an update that its target's CRM can never take, or
 // whose target the configuration does not have. Where it has none at all, only
 // the worker can judge. It is safe for concurrent use.

@@ -249,8 +249,25 @@ func TestInterruptedRedrive(t *testing.T) {
 	if _, err := c.a.RunRedrive(ctx, o.ID, nil); err == nil {
 		t.Error("it ran without a context")
 	}
-	if o, err = c.a.RunRedrive(t.Context(), o.ID, nil); err != nil || o.State != OperationDone {
+	bob := Who{By: "bob", Via: "cli"}
+	if o, err = c.a.ContinueRedrive(t.Context(), bob, o.ID, nil); err != nil || o.State != OperationDone || o.By != "ann" || o.Acting == nil || o.Acting.By != "bob" {
 		t.Errorf("continued: %+v, %v", o, err)
+	}
+	trail, err := c.a.Audit(t.Context(), AuditFilter{Action: "redrive-continue", Target: "shop"})
+	if err != nil || len(trail) != 1 || trail[0].By != "bob" || trail[0].Via != "cli" || trail[0].Detail != "operation "+o.ID {
+		t.Errorf("%+v, %v", trail, err)
+	}
+	w, err := c.a.Why(t.Context(), "shop", fmt.Sprint(crowdFirst+99))
+	if err != nil || !slices.ContainsFunc(w.Events, func(e StoryEvent) bool {
+		return e.Record != nil && e.Record.Redrive != nil && e.Record.Redrive.Operation == o.ID && e.Record.Redrive.By == "bob"
+	}) {
+		t.Errorf("nobody sent it in the name of who went on: %+v, %v", w.Events, err)
+	}
+	if o, err = c.a.ContinueRedrive(t.Context(), bob, o.ID, nil); err != nil || o.State != OperationDone {
+		t.Errorf("continued again: %+v, %v", o, err)
+	}
+	if trail, err = c.a.Audit(t.Context(), AuditFilter{Action: "redrive-continue"}); err != nil || len(trail) != 1 {
+		t.Errorf("what has ended is not continued: %+v, %v", trail, err)
 	}
 	if _, err := c.a.RunRedrive(t.Context(), "nonsense", nil); err == nil {
 		t.Error("an operation that never was")

@@ -20,7 +20,7 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 	if h.Listen == "" {
 		return "", func() error { return nil }, nil
 	}
-	var redrives sync.WaitGroup // those that the page began
+	var running sync.WaitGroup // what the page began
 	o := console.Options{
 		Version: a.o.Version,
 		Ready:   a.Ready,
@@ -28,8 +28,8 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 		Dead:    a.newestDead,
 		Groups:  a.consoleGroups,
 		Letter:  func(ctx context.Context, id uint64) (any, error) { return a.Letter(ctx, id) },
-		Redrive: a.consoleRedrive(ctx, &redrives),
-		Discard: a.consoleDiscard,
+		Redrive: a.consoleRedrive(ctx, &running),
+		Discard: a.consoleDiscard(ctx, &running),
 		Steer:   a.steering,
 		Metrics: a.Metrics(),
 		Log:     a.o.Log,
@@ -43,7 +43,7 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 	}
 	return addr, func() error {
 		err := served() // nothing new is begun after it
-		redrives.Wait()
+		running.Wait()
 		return err
 	}, nil
 }

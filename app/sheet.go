@@ -10,14 +10,22 @@ import (
 
 // A spreadsheet that opens a CSV runs a cell that begins with one of these as a
 // formula.
-var formula = regexp.MustCompile(`^'*[=+\-@\t\r]`)
+var formula = regexp.MustCompile(`^'*[=+\-@\t\r\n]`)
+
+// One that splits cells at a semicolon or a line's end, as those of many
+// countries do, runs what follows there.
+var (
+	innerFormula  = regexp.MustCompile(`([;\t\n\r])(['"]*[=+\-@])`)
+	innerHarmless = regexp.MustCompile(`([;\t\n\r])'(['"]*[=+\-@])`)
+)
 
 // A cell that has been made harmless, of which [plainText] undoes it.
-var harmless = regexp.MustCompile(`^'+[=+\-@\t\r]`)
+var harmless = regexp.MustCompile(`^'+[=+\-@\t\r\n]`)
 
 // harmlessText keeps a spreadsheet from running a text as a formula: an
 // apostrophe before it says that it is text. plainText takes it off again.
 func harmlessText(s string) string {
+	s = innerFormula.ReplaceAllString(s, "$1'$2")
 	if formula.MatchString(s) {
 		return "'" + s
 	}
@@ -27,9 +35,9 @@ func harmlessText(s string) string {
 // plainText undoes [harmlessText].
 func plainText(s string) string {
 	if harmless.MatchString(s) {
-		return s[1:]
+		s = s[1:]
 	}
-	return s
+	return innerHarmless.ReplaceAllString(s, "$1$2")
 }
 
 // cellText is a field's value as a cell shows it, in the form that the CRM's

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"crmsync/contact"
@@ -84,7 +85,8 @@ func (a *App) waits(ctx context.Context, w *Why) error {
 		return nil
 	}
 	if _, err := a.ask(ctx, w.Target, question{Contact: w.Contact}, &w.Now); err != nil {
-		return err
+		w.Waits = strings.TrimPrefix(w.Waits+"; ", "; ") + "what its owner does not say: " + err.Error()
+		return nil // the story is told all the same
 	}
 	switch {
 	case w.Waits != "":

@@ -31,6 +31,9 @@ type Entry struct {
 
 const maxAuditIDs = 100
 
+// maskedMatch stands for a text that was looked for: it may be a contact's value.
+const maskedMatch = "(a text)"
+
 var actionWord = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
 
 // Audit adds an entry to the trail and returns once it is durable; ID and At are
@@ -52,7 +55,7 @@ func (q *Queue) Audit(ctx context.Context, e Entry) error {
 	e.IDs = e.IDs[:min(len(e.IDs), maxAuditIDs)]
 	if e.Filter != nil && e.Filter.Match != "" {
 		f := *e.Filter
-		f.Match = "(a text)" // it may be a contact's value
+		f.Match = maskedMatch
 		e.Filter = &f
 	}
 	b, err := json.Marshal(e)

@@ -247,7 +247,7 @@ func (q *Queue) eraseKeys(ctx context.Context, t *tombstone) error {
 	}
 	return q.letters.each(ctx, opKey+">", func(e entry) error {
 		o, err := decodeOperation(e)
-		if err != nil || o.Filter.Target != t.Target || o.Filter.Contact != t.Contact {
+		if err != nil || o.Filter.Contact != t.Contact || o.Filter.Target != "" && o.Filter.Target != t.Target {
 			return err
 		}
 		t.Receipt.Operations++

@@ -14,7 +14,7 @@ func (q *Queue) ContinueRedrive(ctx context.Context, who Actor, id string) (Oper
 			return o, err
 		}
 		if !audited {
-			if err := q.Audit(ctx, Entry{Actor: who, Action: "redrive-continue", Target: o.Filter.Target, Detail: "operation " + id}); err != nil {
+			if err := q.Audit(ctx, Entry{Actor: who, Action: "redrive-continue", Target: o.Target, Detail: "operation " + id}); err != nil {
 				return Operation{}, err
 			}
 			audited = true

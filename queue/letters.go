@@ -19,38 +19,74 @@ import (
 // about 100,000 a second, and where match does, the letters themselves.
 func (q *Queue) Letters(ctx context.Context, f Filter, yield func(Letter) error) error {
 	f.Outcome = contact.Dead
-	claims := map[uint64]*Claim{}
-	edited := map[uint64]bool{}
-	if err := q.claims(ctx, f.Target, func(c *Claim) error { claims[c.Letter] = c; return nil }); err != nil {
-		return fmt.Errorf("queue: list letters: %w", err)
-	}
-	if err := q.editedLetters(ctx, f.Target, edited); err != nil {
-		return fmt.Errorf("queue: list letters: %w", err)
+	stand := q.standing
+	if f.Limit <= 0 || f.Limit > maxLookUps {
+		var err error
+		if stand, err = q.standings(ctx, f.Target); err != nil {
+			return fmt.Errorf("queue: list letters: %w", err)
+		}
 	}
 	each := func(r Record) error {
-		l := Letter{Record: r}
-		l.hold(claims[r.Seq])
-		if edited[r.Seq] {
-			var err error
-			if l.Edit, err = q.Edited(ctx, &r); err != nil {
-				return err
-			}
+		l, err := stand(ctx, r)
+		if err != nil {
+			return err
 		}
 		return yield(l)
 	}
 	if f.needsBodies() {
 		return q.Records(ctx, f, each)
 	}
+	limit, n := f.Limit, 0
+	f.Limit = 0 // only what is still there counts
 	return q.choose(ctx, f, func(h letterHead) error {
 		r, err := q.deadLetter(ctx, h.id)
 		if errors.Is(err, ErrNotFound) {
 			return nil // it went meanwhile
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			err = each(r)
 		}
-		return each(r)
+		if n++; err == nil && limit > 0 && n >= limit {
+			return errEnough
+		}
+		return err
 	})
+}
+
+// maxLookUps is up to how many letters of a page are looked up one by one; for
+// more, all marks of the target are read at once.
+const maxLookUps = 100
+
+// standing is a letter as it stands.
+func (q *Queue) standing(ctx context.Context, r Record) (Letter, error) {
+	l := Letter{Record: r}
+	c, err := q.claimOf(ctx, contact.Key{Target: r.Target, ID: r.Contact}, r.Seq)
+	if err != nil {
+		return Letter{}, err
+	}
+	l.hold(c)
+	l.Edit, err = q.Edited(ctx, &r)
+	return l, err
+}
+
+// standings is standing for many letters of a target, "" for all.
+func (q *Queue) standings(ctx context.Context, target string) (func(context.Context, Record) (Letter, error), error) {
+	claims := map[uint64]*Claim{}
+	edited := map[uint64]bool{}
+	if err := q.claims(ctx, target, func(c *Claim) error { claims[c.Letter] = c; return nil }); err != nil {
+		return nil, err
+	}
+	if err := q.editedLetters(ctx, target, edited); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, r Record) (l Letter, err error) {
+		l.Record = r
+		l.hold(claims[r.Seq])
+		if edited[r.Seq] {
+			l.Edit, err = q.Edited(ctx, &r)
+		}
+		return l, err
+	}, nil
 }
 
 // Letter reads one dead letter as it stands; the error wraps ErrNotFound where
@@ -60,14 +96,7 @@ func (q *Queue) Letter(ctx context.Context, id uint64) (Letter, error) {
 	if err != nil {
 		return Letter{}, err
 	}
-	l := Letter{Record: r}
-	c, err := q.claimOf(ctx, contact.Key{Target: r.Target, ID: r.Contact}, id)
-	if err != nil {
-		return Letter{}, err
-	}
-	l.hold(c)
-	l.Edit, err = q.Edited(ctx, &r)
-	return l, err
+	return q.standing(ctx, r)
 }
 
 func (l *Letter) hold(c *Claim) {

@@ -347,3 +347,34 @@ func TestStory(t *testing.T) {
 		t.Errorf("of no target: %v", err)
 	}
 }
+
+// A letter that goes while a page is read takes no place on it, and each is shown
+// as it stands, on a small page as on a large one.
+func TestPageIsFullThoughALetterGoes(t *testing.T) {
+	q := setUp(t, "office")
+	var of []uint64
+	for i := range 6 {
+		of = append(of, oldLetter(t, q, contact.Key{Target: "office", ID: fmt.Sprint(i)}, time.Now(), nil))
+	}
+	redrive(t, q, of[4], RedriveOptions{})
+	if _, err := q.EditLetter(t.Context(), of[5], alice, []byte(`{"fields":{"a":2}}`), 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []Filter{{Limit: 4}, {Limit: maxLookUps + 1}, {Limit: 4, Newest: true}, {}} {
+		for _, l := range letters(t, q, f) {
+			if (l.State == LetterRedriven) != (l.Seq == of[4]) || (l.Edit != nil) != (l.Seq == of[5]) {
+				t.Errorf("%+v: letter %+v", f, l)
+			}
+		}
+	}
+	var got []uint64
+	err := q.Letters(t.Context(), Filter{Limit: 4}, func(l Letter) error {
+		if got = append(got, l.Seq); len(got) == 1 {
+			return q.Discard(t.Context(), of[1], alice, "")
+		}
+		return nil
+	})
+	if want := []uint64{of[0], of[2], of[3], of[4]}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v %v, want %v", got, err, want)
+	}
+}

@@ -65,6 +65,9 @@ type Operation struct {
 	State   OperationState `json:"state"`
 	Why     string         `json:"why,omitempty"`
 
+	// Target is the one that all its letters are of; "" where there are more.
+	Target string `json:"target,omitempty"`
+
 	Total int64 `json:"total"` // letters chosen, as far as it was known when it began
 	// Sent is how many have been sent again, Ended how their updates ended.
 	Sent  int64                     `json:"sent"`
@@ -143,12 +146,19 @@ func (q *Queue) StartRedrive(ctx context.Context, who Actor, p RedrivePlan) (Ope
 	if err != nil {
 		return Operation{}, err
 	}
+	target := p.Filter.Target
+	if len(p.IDs) > 0 {
+		if target, err = q.targetOf(ctx, p.IDs); err != nil {
+			return Operation{}, err
+		}
+	}
 	o := Operation{
-		ID: strings.ToLower(nuid.Next()[14:]), RedrivePlan: p, Actor: who, Started: time.Now().UTC(), State: OperationRunning,
+		Target: target,
+		ID:     strings.ToLower(nuid.Next()[14:]), RedrivePlan: p, Actor: who, Started: time.Now().UTC(), State: OperationRunning,
 		First: info.State.LastSeq, Last: info.State.LastSeq, Total: int64(len(p.IDs)),
 		Ended: map[contact.Outcome]int64{}, Skipped: map[Skip]int64{},
 	}
-	e := Entry{Actor: who, Action: "redrive", Target: p.Filter.Target, IDs: p.IDs, Detail: "operation " + o.ID}
+	e := Entry{Actor: who, Action: "redrive", Target: target, IDs: p.IDs, Detail: "operation " + o.ID}
 	if p.Force {
 		e.Detail += ", forced"
 	}
@@ -171,6 +181,24 @@ func (q *Queue) StartRedrive(ctx context.Context, who Actor, p RedrivePlan) (Ope
 	}
 	o.Updated = o.Started
 	return o, nil
+}
+
+// targetOf is the target that all these letters are of, or "". It reads them one
+// by one, up to the first of a second target.
+func (q *Queue) targetOf(ctx context.Context, ids []uint64) (target string, err error) {
+	for _, id := range ids {
+		r, err := q.deadLetter(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return "", err
+		case target != "" && target != r.Target:
+			return "", nil
+		default:
+			target = r.Target
+		}
+	}
+	return target, nil
 }
 
 // Operation reads one; the error wraps ErrNotFound where there is none.
@@ -239,7 +267,7 @@ func (q *Queue) steer(ctx context.Context, who Actor, id, action string, to Oper
 			return o, fmt.Errorf("operation %s: %w: it is %s", id, ErrOperationEnded, o.State)
 		}
 		if !audited {
-			if err := q.Audit(ctx, Entry{Actor: who, Action: action, Target: o.Filter.Target, Detail: "operation " + id}); err != nil {
+			if err := q.Audit(ctx, Entry{Actor: who, Action: action, Target: o.Target, Detail: "operation " + id}); err != nil {
 				return Operation{}, err
 			}
 			audited = true
@@ -257,13 +285,16 @@ func (q *Queue) steer(ctx context.Context, who Actor, id, action string, to Oper
 
 // saveOperation stores an operation over the revision that it was read at.
 func (q *Queue) saveOperation(ctx context.Context, o *Operation) error {
-	b, err := json.Marshal(o)
-	if err != nil {
-		return fmt.Errorf("queue: operation %s: %w", o.ID, err)
-	}
 	var ttl time.Duration
 	if o.State.Final() {
 		ttl = opTTL
+		if o.Filter.Match != "" {
+			o.Filter.Match = maskedMatch // nothing is chosen by it any more
+		}
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("queue: operation %s: %w", o.ID, err)
 	}
 	rev, err := q.letters.write(ctx, opKey+o.ID, b, "", int64(o.rev), ttl)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +124,59 @@ func TestOperationBySelection(t *testing.T) {
 	}
 	if _, err := q.StartRedrive(t.Context(), alice, RedrivePlan{Rate: -1}); err == nil {
 		t.Error("a negative rate")
+	}
+}
+
+// The text by which letters were chosen may be a contact's value.
+func TestOperationThatEndedKeepsNoText(t *testing.T) {
+	q := setUp(t, "office")
+	dead(t, q, fields("office", "1", contact.Live, `{"a":1}`), fields("office", "2", contact.Live, `{"a":1}`))
+	newCRM().serve(t, q, "office")
+	p := RedrivePlan{Filter: Filter{Target: "office", Match: "by contact 1"}}
+	done, cancelled := startRedrive(t, q, p), startRedrive(t, q, p)
+	if got, err := q.Operation(t.Context(), done.ID); err != nil || got.Filter.Match != p.Filter.Match {
+		t.Errorf("before it ended: %+v %v", got, err)
+	}
+	if got, err := q.CancelRedrive(t.Context(), alice, cancelled.ID); err != nil || got.Filter.Match != maskedMatch {
+		t.Errorf("cancelled: %+v %v", got, err)
+	}
+	if got, err := q.RunRedrive(t.Context(), done.ID, nil, nil); err != nil || got.Sent != 1 || got.Filter.Match != maskedMatch {
+		t.Errorf("done: %+v %v", got, err)
+	}
+	settled(t, q, "office")
+	all, err := q.Operations(t.Context())
+	if err != nil || len(all) != 2 || all[0].Filter.Match != maskedMatch || all[1].Filter.Match != maskedMatch {
+		t.Errorf("%+v %v", all, err)
+	}
+}
+
+// Who looks for what was done to a target finds acts by selection as well.
+func TestAuditOfASelectionNamesItsTarget(t *testing.T) {
+	q := setUp(t, "office", "lab")
+	one := oldLetter(t, q, contact.Key{Target: "office", ID: "1"}, time.Now(), nil)
+	two := oldLetter(t, q, contact.Key{Target: "office", ID: "2"}, time.Now(), nil)
+	far := oldLetter(t, q, contact.Key{Target: "lab", ID: "2"}, time.Now(), nil)
+	for _, c := range []struct {
+		ids  []uint64
+		want string
+	}{{[]uint64{99999, one, two}, "office"}, {[]uint64{one, far}, ""}, {[]uint64{99999}, ""}} {
+		o := startRedrive(t, q, RedrivePlan{IDs: c.ids})
+		if _, err := q.CancelRedrive(t.Context(), alice, o.ID); err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, e := range audited(t, q, AuditFilter{Target: c.want}) {
+			if strings.HasPrefix(e.Detail, "operation "+o.ID) && e.Target == c.want {
+				found++
+			}
+		}
+		if found != 2 || o.Target != c.want {
+			t.Errorf("%v: target %q, %d entries", c.ids, o.Target, found)
+		}
+	}
+	o := startRedrive(t, q, RedrivePlan{Filter: Filter{Target: "lab"}})
+	if a := audited(t, q, AuditFilter{Target: "lab"}); o.Target != "lab" || len(a) != 1 {
+		t.Errorf("%+v, audit %+v", o, a)
 	}
 }
 

@@ -54,8 +54,8 @@ func (s *benchSource) Settle(_ context.Context, st contact.Settlement) error {
 func (s *benchSource) Recall(context.Context, []contact.Ref) ([]contact.Ref, error) {
 	return nil, nil
 }
-func (s *benchSource) Fence(string) contact.Fence                  { return nil }
-func (s *benchSource) Lease() time.Time                            { return time.Now().Add(time.Hour) }
+func (s *benchSource) Fence(string) contact.Fence { return nil }
+func (s *benchSource) Lease() time.Time           { return time.Now().Add(time.Hour) }
 
 func BenchmarkDrain(b *testing.B) {
 	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.2, 1, 9999)

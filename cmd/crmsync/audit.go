@@ -20,7 +20,8 @@ type auditCmd struct {
 // Help is the command's manual.
 func (auditCmd) Help() string {
 	return `Every operator's act is noted before its effect. The trail names contacts and
-fields, never a value, and nothing removes it.`
+fields, never a value, and nothing removes it. What was about no
+single target has a - for it, and no --target finds it.`
 }
 
 func (c *auditCmd) Run(ctx context.Context, g *Globals) error {

@@ -31,7 +31,8 @@ func (deadRedriveCmd) Help() string {
 	return `Each letter becomes a new update, behind live traffic and inside the quota; it counts
 as old as the original, so that what is newer in the CRM stays. Twice or by two
 operators at once, it is sent once. The command waits for the ends; interrupted, it
-says how to go on or to cancel. Exit code 3 means that letters are dead again.`
+says how to go on or to cancel. Exit code 3 means that letters are dead again, or that none of those that a filter
+chose could be sent.`
 }
 
 func (c *deadRedriveCmd) Run(ctx context.Context, g *Globals) error {
@@ -53,7 +54,9 @@ func (c *deadRedriveCmd) Run(ctx context.Context, g *Globals) error {
 			fmt.Fprintf(g.std.out, "redrive %s: %s after %d of %d\n", o.ID, o.State, o.Sent, o.Total)
 			return nil
 		case c.Continue != "":
-			return g.runRedrive(ctx, a, string(c.Continue))
+			return g.runRedrive(ctx, string(c.Continue), func(tell func(app.Operation)) (app.Operation, error) {
+				return a.ContinueRedrive(ctx, g.who(), string(c.Continue), tell)
+			})
 		}
 		return c.start(ctx, g, a)
 	})
@@ -120,13 +123,13 @@ func (c *deadRedriveCmd) start(ctx context.Context, g *Globals, a *app.App) erro
 	if o.Total == 0 {
 		g.say("no dead letters match")
 	}
-	return g.runRedrive(ctx, a, o.ID)
+	return g.runRedrive(ctx, o.ID, func(tell func(app.Operation)) (app.Operation, error) { return a.RunRedrive(ctx, o.ID, tell) })
 }
 
 // runRedrive carries an operation out and tells how it ended.
-func (g *Globals) runRedrive(ctx context.Context, a *app.App, id string) error {
+func (g *Globals) runRedrive(ctx context.Context, id string, run func(tell func(app.Operation)) (app.Operation, error)) error {
 	p := g.progress()
-	o, err := a.RunRedrive(ctx, id, func(o app.Operation) {
+	o, err := run(func(o app.Operation) {
 		p.line("redrive %s: %d of %d sent, %s", o.ID, o.Sent, o.Total, endedText(o))
 	})
 	p.done()
@@ -151,12 +154,19 @@ func (g *Globals) runRedrive(ctx context.Context, a *app.App, id string) error {
 	if dead > 0 {
 		g.say("dead again: letter %s%s", numbers(o.DeadAgain[:min(5, len(o.DeadAgain))]), more(int(dead)-5))
 	}
+	return redriveExit(o)
+}
+
+// redriveExit is the command's error for what became of a redrive.
+func redriveExit(o app.Operation) error {
 	switch {
 	case o.State == app.OperationCancelled:
 		return &exitError{exitFailure, fmt.Errorf("redrive %s was cancelled %s", o.ID, o.Why)}
 	case o.State == app.OperationStopped:
 		return &exitError{exitRejects, fmt.Errorf("redrive %s stopped: %s", o.ID, o.Why)}
-	case dead > 0:
+	case o.Ended[app.OutcomeDead] > 0:
+		return &exitError{code: exitRejects}
+	case o.Sent == 0 && len(o.Skipped) > 0 && len(o.IDs) == 0:
 		return &exitError{code: exitRejects}
 	case len(o.IDs) > 0 && len(o.Skipped) > 0:
 		return &exitError{code: exitFailure} // it was named, and not sent

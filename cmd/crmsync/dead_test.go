@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"crmsync/app"
+	"crmsync/contact"
+	"crmsync/queue"
 )
 
 func TestParseInstant(t *testing.T) {
@@ -78,6 +81,48 @@ func TestEmptyFilters(t *testing.T) {
 	} {
 		if got := run(args, std{out: io.Discard, err: io.Discard}); got != exitUsage {
 			t.Errorf("%s: exit code %d", args, got)
+		}
+	}
+}
+
+// Who sends nothing of what a filter chose is told by the exit code, too.
+func TestRedriveExit(t *testing.T) {
+	op := func(sent int64, ids []uint64, skipped int64, dead int64, state string) app.Operation {
+		var o app.Operation
+		o.Sent, o.IDs, o.State = sent, ids, app.OperationDone
+		switch state {
+		case "cancelled":
+			o.State = app.OperationCancelled
+		case "stopped":
+			o.State = app.OperationStopped
+		}
+		if skipped > 0 {
+			o.Skipped = map[queue.Skip]int64{queue.SkipTooOld: skipped}
+		}
+		o.Ended = map[contact.Outcome]int64{contact.Dead: dead, contact.Applied: sent - dead}
+		return o
+	}
+	for name, tt := range map[string]struct {
+		o    app.Operation
+		want int
+	}{
+		"all sent":         {op(3, nil, 0, 0, ""), exitOK},
+		"some sent":        {op(3, nil, 2, 0, ""), exitOK},
+		"none sent":        {op(0, nil, 2, 0, ""), exitRejects},
+		"none there":       {op(0, nil, 0, 0, ""), exitOK},
+		"named, not sent":  {op(0, []uint64{1}, 1, 0, ""), exitFailure},
+		"named, some sent": {op(1, []uint64{1, 2}, 1, 0, ""), exitFailure},
+		"dead again":       {op(3, nil, 0, 1, ""), exitRejects},
+		"cancelled":        {op(3, nil, 0, 0, "cancelled"), exitFailure},
+		"stopped":          {op(3, nil, 0, 1, "stopped"), exitRejects},
+	} {
+		got := exitOK
+		var exit *exitError
+		if errors.As(redriveExit(tt.o), &exit) {
+			got = exit.code
+		}
+		if got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
 		}
 	}
 }
