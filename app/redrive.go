@@ -112,10 +112,10 @@ func (a *App) checker() (check func(*contact.Update) error, done func()) {
 		}
 		name := u.Contact.Target
 		if _, err := a.target(name); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", queue.ErrNotSetUp, err)
 		}
 		if err := broken[name]; err != nil {
-			return err
+			return fmt.Errorf("%w: target %s: %w", queue.ErrNotSetUp, name, err)
 		}
 		if bad := clients[name].Check(u); bad != nil {
 			return bad
