@@ -241,7 +241,7 @@ func settled(t testing.TB, q *Queue, targets ...string) {
 			t.Log("left: ", left)
 		}
 	}()
-	eventually(t, 20*time.Second, "nothing waits and no letter is in hand", func() bool {
+	eventually(t, 3*tendEach, "nothing waits and no letter is in hand", func() bool {
 		left = left[:0]
 		for _, target := range targets {
 			if err := q.claims(t.Context(), target, func(c *Claim) error { left = append(left, fmt.Sprintf("claim %+v", c)); return nil }); err != nil {

@@ -98,8 +98,9 @@ func (w *groupWatch) all(targets ...string) func() bool {
 	}
 }
 
-// groupSoon covers a lease that runs out and a connection that comes back.
-const groupSoon = 10 * time.Second
+// groupSoon covers leases that run out and connections that come back, one upon
+// the other: changes do not wait for one another.
+const groupSoon = 30 * time.Second
 
 var twoGroups = map[string]string{"a1": "a", "a2": "a", "a3": "a", "b1": "b", "b2": "b", "b3": "b"}
 
