@@ -58,6 +58,17 @@ func (o *ownership) hold(target string, h *holding, cur claim) {
 	log.Info().Bool("graceful", wanted).Msg("target released")
 }
 
+// giveBack frees a target that our session owns and does not run. One that leaves
+// gives nothing back in this way: its claims end with it.
+func (o *ownership) giveBack(target string, h *holding, cur claim) {
+	o.letGo(ownKey+target, h.sess, cur.rev)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.held, target)
+	o.notBefore[target] = time.Now().Add(afterFailed)
+	poke(o.kick)
+}
+
 func (o *ownership) later(target string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -90,6 +90,11 @@ func (o *ownership) balanceGroup(group string, sess *session, leaving bool, now 
 	case h != nil && want != sess.id && (want != "" || leaving):
 		h.busy = true
 		o.wg.Go(func() { o.leaveGroup(group, h) })
+	case h == nil && want != sess.id && !leaving && o.left(o.owners[groupKey+group], sess) && !now.Before(o.notBefore[groupKey+group]):
+		o.notBefore[groupKey+group] = now.Add(afterFailed)
+		h := &groupHolding{sess: sess, rev: o.owners[groupKey+group].rev, busy: true}
+		o.heldGroups[group] = h
+		o.wg.Go(func() { o.leaveGroup(group, h) })
 	case h == nil && want == sess.id && !now.Before(o.notBefore[groupKey+group]):
 		cur := o.owners[groupKey+group]
 		if o.livesElsewhere(cur, sess) {

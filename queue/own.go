@@ -291,10 +291,16 @@ func (o *ownership) balance(ctx context.Context, sess *session) {
 			}
 			continue
 		}
+		cur := o.owners[ownKey+t]
+		if want != sess.id && !leaving && o.left(cur, sess) && !now.Before(o.notBefore[t]) {
+			h := &holding{sess: sess}
+			o.held[t] = h
+			o.wg.Go(func() { o.giveBack(t, h, cur) })
+			continue
+		}
 		if want != sess.id || now.Before(o.notBefore[t]) || !o.mayRun(t, sess) {
 			continue
 		}
-		cur := o.owners[ownKey+t]
 		if o.livesElsewhere(cur, sess) {
 			continue
 		}
@@ -307,6 +313,14 @@ func (o *ownership) balance(ctx context.Context, sess *session) {
 		o.held[t] = h
 		o.wg.Go(func() { o.hold(t, h, cur) })
 	}
+}
+
+// left says whether a claim is still our session's though nothing of it runs any
+// more: to give it back failed, or it was stored and the answer lost. Nobody else
+// could have it for as long as the session lives. What was abandoned stays: a call
+// of it may still be at work.
+func (o *ownership) left(c claim, sess *session) bool {
+	return c.Session == sess.id && !sess.abandoned.Load()
 }
 
 // livesElsewhere says whether another session that we know to live has made the
