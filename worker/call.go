@@ -236,11 +236,7 @@ func (l *Lane) spending(r *result) crm.Spend {
 				return errNoQuota
 			}
 		}
-		// A lane that stops does not wait for a quota that may take an hour.
-		ctx, stop := context.WithTimeout(ctx, wait)
-		defer stop()
-		defer context.AfterFunc(l.stopping, stop)()
-		if err := l.budget.spend(ctx); err != nil {
+		if err := l.pay(ctx, wait); err != nil {
 			r.cut = err
 			return err
 		}
@@ -250,4 +246,20 @@ func (l *Lane) spending(r *result) crm.Spend {
 		}
 		return nil
 	}
+}
+
+// pay spends one request, and waits at most so long until it may. A lane that
+// stops ends the calls in flight, but not by waiting for a quota that may take an
+// hour: it spends what there is.
+func (l *Lane) pay(ctx context.Context, wait time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if l.budget.try(time.Now()) {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, wait)
+	defer stop()
+	defer context.AfterFunc(l.stopping, stop)()
+	return l.budget.spend(ctx)
 }

@@ -363,3 +363,31 @@ func TestOutcomeThatCannotBeStoredEndsTheLane(t *testing.T) {
 		}
 	})
 }
+
+// What a call in flight has still to send is sent where the quota has it at
+// once, however the lane's end and the request come together.
+func TestStoppingSpendsWhatThereIs(t *testing.T) {
+	inBubble(t, func(w *world) {
+		stopped := func(q Quota) *Lane {
+			w.o.Quota, w.o.Source = q, w.q.claim()
+			l := New(w.o)
+			l.drains()
+			return l
+		}
+		l := stopped(Quota{Concurrency: 1})
+		for range 5000 {
+			if err := l.Spend(w.t.Context()); err != nil {
+				t.Fatalf("a quota without limits: %v", err)
+			}
+		}
+		if err := stopped(Quota{Rate: 0.001, Burst: 1}).Spend(w.t.Context()); err == nil {
+			t.Error("a lane that stops waited for its quota")
+		}
+		ctx, cancel := context.WithCancel(w.t.Context())
+		cancel()
+		l = stopped(Quota{})
+		if err := l.Spend(ctx); err == nil || l.budget.Describe(time.Now()).Total != 0 {
+			t.Errorf("a request of a call that was cut short: %v", err)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http/httptest"
@@ -72,7 +73,24 @@ targets:
 			t.Error(err)
 		}
 	})
+	h.untilSetUp()
 	return h
+}
+
+// untilSetUp waits until the worker has set up what the others need.
+func (h *importHouse) untilSetUp() {
+	h.t.Helper()
+	q := h.queue()
+	defer func() { _ = q.Close() }()
+	for end := time.Now().Add(scriptPatience); ; poll() {
+		_, err := q.Stats(h.t.Context())
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, queue.ErrNotSetUp) || time.Now().After(end) {
+			h.t.Fatal(err)
+		}
+	}
 }
 
 func (h *importHouse) write(name string, b []byte) {
