@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -124,11 +123,9 @@ func (b bucket) watch(ctx context.Context, match string, ready func(), f func(en
 	cfg := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: b.subject(match)}
 	known := map[string]bool{}
 	for n := 0; ; n++ {
-		fresh := map[string]bool{}
-		var complete atomic.Bool
-		settled := func() {
-			n = 0
-			complete.Store(true)
+		fresh, complete := map[string]bool{}, false
+		err := b.q.iterate(ctx, b.stream(), cfg, pass{complete: func() error {
+			n, complete = 0, true
 			for key := range known {
 				if !fresh[key] {
 					delete(known, key)
@@ -138,28 +135,20 @@ func (b bucket) watch(ctx context.Context, match string, ready func(), f func(en
 			if ready != nil {
 				ready()
 			}
-		}
-		err := b.q.iterate(ctx, b.stream(), cfg, pass{begin: func(pending uint64) error {
-			if pending == 0 {
-				settled()
-			}
 			return nil
 		}, each: func(m inMsg) error {
 			e := b.entry(m)
 			if e.gone {
 				delete(known, e.key)
 			} else {
-				known[e.key], fresh[e.key] = true, true
+				known[e.key] = true
+				if !complete {
+					fresh[e.key] = true
+				}
 			}
 			f(e)
-			if !complete.Load() && m.pending == 0 {
-				settled()
-			}
 			return nil
-		}, ends: func() bool { return !complete.Load() }})
-		if errors.Is(err, errDrained) {
-			continue // a key was replaced or went while it was read
-		}
+		}})
 		if !errors.Is(err, errBroken) {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,9 +14,10 @@ const (
 	prefetch      = 500     // messages asked for ahead
 	prefetchBytes = 8 << 20 // and their bytes
 	heartbeat     = 2 * time.Second
-	// lullAfter is how long nothing may come in a reading that has an end
-	// before the server is asked whether there is anything left.
-	lullAfter = 200 * time.Millisecond
+	// After a lull in a reading whose end somebody waits for the server is asked
+	// whether there is anything left: the first time soon, then less and less often.
+	lullFirst = 25 * time.Millisecond
+	lullMost  = time.Second
 )
 
 // inMsg is a message of an ordered reading.
@@ -27,29 +27,24 @@ type inMsg struct {
 	data    []byte
 	seq     uint64
 	time    time.Time
-	pending uint64 // matching messages behind this one when it was sent
 }
 
 // errBroken says that a reading ended and may be taken up again.
 var errBroken = errors.New("the reading was interrupted")
 
-// errDrained says that what a reading still waited for was deleted.
-var errDrained = errors.New("nothing is left to read")
-
 // pass is what one reading does.
 type pass struct {
-	begin func(pending uint64) error // is told how many messages wait; may be nil
+	begin func(pending uint64) error // is told about how many messages wait; may be nil
 	each  func(inMsg) error
-	// ends says whether the reading is over once what there is has come: it then
-	// returns errDrained where the rest is deleted or replaced before it comes,
-	// which the count of what is pending does not tell. nil: it never is.
-	ends func() bool
+	// complete is called once, when all that was there when the reading began has
+	// been read; its error ends the reading. nil: nobody asks.
+	complete func() error
 }
 
 // iterate creates a consumer, calls begin and then each for each message in order,
 // without a gap in what the server sends. It returns the context's error, the
-// callbacks' error, errDrained, or errBroken with the cause where the consumer or
-// the connection failed.
+// callbacks' error, or errBroken with the cause where the consumer or the
+// connection failed.
 func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, p pass) error {
 	outer := ctx
 	ctx, cancel := q.untilReconnect(ctx)
@@ -78,26 +73,35 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 		return broken(err)
 	}
 	defer it.Stop()
+	waiting := cons.CachedInfo().NumPending
 	if p.begin != nil {
-		if err := p.begin(cons.CachedInfo().NumPending); err != nil {
+		if err := p.begin(waiting); err != nil {
 			return err
 		}
 	}
-	var seen atomic.Uint64
-	if p.ends != nil {
-		var stop func()
-		ctx, stop = watchLull(ctx, cons, p.ends, &seen)
-		defer stop()
-	}
-	for next := uint64(1); ; next++ {
-		m, err := it.Next(jetstream.NextContext(ctx))
-		if errors.Is(context.Cause(ctx), errDrained) && err != nil {
-			return errDrained
+	end := newEnding(q, stream, &cfg, cons.CachedInfo().Delivered.Stream)
+	lull := lullFirst
+	for next := uint64(1); ; {
+		if p.complete != nil && waiting == 0 {
+			over, err := end.reached(ctx)
+			if err != nil {
+				return broken(err)
+			}
+			if over {
+				err, p.complete = p.complete(), nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		m, err := nextWithin(ctx, it, lull, p.complete == nil)
+		if errors.Is(err, errLull) {
+			waiting, lull = 0, min(2*lull, lullMost) // it may have been deleted
+			continue
 		}
 		if err != nil {
 			return broken(err)
 		}
-		seen.Store(next)
 		meta, err := m.Metadata()
 		if err != nil {
 			return broken(err)
@@ -105,51 +109,82 @@ func (q *Queue) iterate(ctx context.Context, stream string, cfg jetstream.Consum
 		if meta.Sequence.Consumer != next {
 			return broken(fmt.Errorf("message %d where %d was due", meta.Sequence.Consumer, next))
 		}
-		err = p.each(inMsg{
-			subject: m.Subject(), header: m.Headers(), data: m.Data(),
-			seq: meta.Sequence.Stream, time: meta.Timestamp, pending: meta.NumPending,
-		})
+		next++
+		lull = lullFirst
+		waiting, end.at = meta.NumPending, meta.Sequence.Stream
+		err = p.each(inMsg{subject: m.Subject(), header: m.Headers(), data: m.Data(), seq: meta.Sequence.Stream, time: meta.Timestamp})
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// watchLull ends a reading of which nothing is left: the consumer was made when
-// more waited, and what was deleted since never comes. The context that it returns
-// then ends with errDrained.
-func watchLull(ctx context.Context, cons jetstream.Consumer, ends func() bool, seen *atomic.Uint64) (context.Context, func()) {
-	ctx, drain := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		t := time.NewTicker(lullAfter)
-		defer t.Stop()
-		for last := ^uint64(0); ; {
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				return
-			}
-			n := seen.Load()
-			switch {
-			case !ends():
-				return
-			case n != last:
-				last = n
-				continue
-			}
-			info, err := cons.Info(ctx)
-			if err == nil && info.NumPending == 0 && info.Delivered.Consumer == n && seen.Load() == n && ends() {
-				drain(errDrained)
-				return
-			}
-		}
-	}()
-	return ctx, func() {
-		drain(nil)
-		<-done
+// errLull says that nothing has come for a while.
+var errLull = errors.New("nothing came")
+
+// nextWithin is the iterator's next message, errLull where none comes for so long;
+// with patient it waits for as long as the context lasts.
+func nextWithin(ctx context.Context, it jetstream.MessagesContext, d time.Duration, patient bool) (jetstream.Msg, error) {
+	if patient {
+		return it.Next(jetstream.NextContext(ctx))
 	}
+	limited, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	m, err := it.Next(jetstream.NextContext(limited))
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return nil, errLull
+	}
+	return m, err
+}
+
+// ending finds out whether a reading has come to the end of what there is. What
+// the server says is pending cannot tell: it counts too few where a message is
+// removed at the moment at which the consumer is made, since that is taken off a
+// count which never had it, and too many where what waits is removed before it
+// comes. So the stream's leader is asked for what follows.
+type ending struct {
+	q       *Queue
+	stream  string
+	filters []string
+	at      uint64 // read up to here
+	until   uint64 // the stream's last sequence when something was found to follow; 0: that was never
+}
+
+func newEnding(q *Queue, stream string, cfg *jetstream.ConsumerConfig, at uint64) ending {
+	e := ending{q: q, stream: stream, filters: cfg.FilterSubjects, at: at}
+	switch {
+	case len(e.filters) > 0:
+	case cfg.FilterSubject != "":
+		e.filters = []string{cfg.FilterSubject}
+	default:
+		e.filters = []string{">"}
+	}
+	return e
+}
+
+// reached says whether nothing follows, or only what came after the first call.
+func (e *ending) reached(ctx context.Context) (bool, error) {
+	if e.until > 0 && e.at >= e.until {
+		return true, nil
+	}
+	follows := uint64(0)
+	for _, f := range e.filters {
+		m, err := e.q.get(ctx, e.stream, getRequest{Seq: e.at + 1, Next: f})
+		if err != nil {
+			return false, err
+		}
+		if m != nil && (follows == 0 || m.Seq < follows) {
+			follows = m.Seq
+		}
+	}
+	if follows > 0 && e.until == 0 {
+		info, err := e.q.info(ctx, e.stream)
+		if err != nil {
+			return false, err
+		}
+		e.until = info.State.LastSeq
+	}
+	return follows == 0 || follows > e.until, nil
 }
 
 // dropConsumer is a courtesy: the server forgets it by itself.
@@ -167,30 +202,21 @@ func (q *Queue) dropConsumer(stream, name string) {
 // that waited when it began has been read.
 func (q *Queue) follow(ctx context.Context, stream string, cfg jetstream.ConsumerConfig, live bool, f func(inMsg) error) error {
 	errEnd := errors.New("end")
-	var ends func() bool
+	var complete func() error
 	if !live {
-		ends = func() bool { return true }
+		complete = func() error { return errEnd }
 	}
 	for n := 0; ; n++ {
-		begin := func(pending uint64) error {
-			if pending == 0 && !live {
-				return errEnd
-			}
-			return nil
-		}
-		err := q.iterate(ctx, stream, cfg, pass{begin: begin, ends: ends, each: func(m inMsg) error {
+		err := q.iterate(ctx, stream, cfg, pass{complete: complete, each: func(m inMsg) error {
 			n = 0
 			if err := f(m); err != nil {
 				return err
 			}
 			cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartSequencePolicy, m.seq+1, nil
-			if m.pending == 0 && !live {
-				return errEnd
-			}
 			return nil
 		}})
 		switch {
-		case errors.Is(err, errEnd), errors.Is(err, errDrained):
+		case errors.Is(err, errEnd):
 			return nil
 		case !errors.Is(err, errBroken):
 			return err
