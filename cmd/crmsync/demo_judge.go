@@ -13,13 +13,21 @@ import (
 )
 
 // demoEvidence is what the judge looks at beside the plan: what the CRMs wrote
-// down and what they hold, the dead letters, and when a worker was killed.
+// down and what they hold, the dead letters, when the end of each update was
+// stored, and when a worker was killed or cut off.
 type demoEvidence struct {
 	ledger  map[string][]emulator.Entry
 	contact func(target, id string) (map[string]any, bool)
 	limits  map[string]emulator.Limits
 	letters []app.Letter
+	ended   map[demoPlace]time.Time // when the outcome was stored
 	killed  []time.Time
+}
+
+// demoPlace is where an update was stored.
+type demoPlace struct {
+	target, class string
+	seq           uint64
 }
 
 // demoFinding is one thing that is not as the plan says.
@@ -68,22 +76,24 @@ type demoVerdict struct {
 	Findings []demoFinding `json:"findings"` // none: all is as the plan says
 }
 
-// settleGrace is how long after its answer a call may still have no stored
-// outcome, and how long after a kill the CRM may still read what was sent
+// arrivalGrace is how long after a kill the CRM may still read what was sent
 // before.
-const settleGrace = time.Second
+const arrivalGrace = time.Second
 
 // judgeDemo holds the evidence against the plan. It does not ask the worker.
 func judgeDemo(p *demoPlan, e demoEvidence) demoVerdict {
 	v := demoVerdict{Findings: []demoFinding{}}
 	for _, target := range p.targets {
 		j := &demoJudge{
-			target: target, entries: e.ledger[target], evidence: e, v: &v,
+			ended: map[int64]time.Time{}, target: target, entries: e.ledger[target], evidence: e, v: &v,
 			t: demoTotals{Target: target, Dead: map[string]int{}, Rate: e.limits[target].Rate, Burst: e.limits[target].Burst},
 		}
 		for _, u := range p.updates {
 			if u.target == target {
 				j.updates = append(j.updates, u)
+				if at, ok := e.ended[demoPlace{u.target, u.class, u.seq}]; ok {
+					j.ended[u.n] = at
+				}
 			}
 		}
 		j.read()
@@ -107,9 +117,10 @@ type demoJudge struct {
 	v        *demoVerdict
 	t        demoTotals
 
-	wrote map[int64]int    // marks: the entry that stored one
-	top   map[string]int64 // contact/path: the greatest mark stored
-	dead  map[int64]bool   // updates with a dead letter
+	ended map[int64]time.Time // updates: when the outcome was stored
+	wrote map[int64]int       // marks: the entry that stored one
+	top   map[string]int64    // contact/path: the greatest mark stored
+	dead  map[int64]bool      // updates with a dead letter
 	lost  map[int64]bool
 }
 
@@ -297,44 +308,58 @@ func (j *demoJudge) quota() {
 	}
 }
 
-// atKill says whether a kill left the end of a call open.
-func (j *demoJudge) atKill(e emulator.Entry) bool {
-	return slices.ContainsFunc(j.evidence.killed, func(k time.Time) bool {
-		return e.Arrived.Before(k.Add(settleGrace)) && (e.Answered.IsZero() || e.Answered.After(k.Add(-settleGrace)))
-	})
+// openAt says whether a call was made before a kill, and an update that it carried
+// had no stored end by then: whoever takes over cannot know what became of it.
+func (j *demoJudge) openAt(k time.Time, e emulator.Entry, n int64) bool {
+	if !e.Arrived.Before(k.Add(arrivalGrace)) {
+		return false
+	}
+	ended, stored := j.ended[n]
+	return !stored || !ended.Before(k)
 }
 
 // repeats looks at accepted writes of marked values that the CRM held already. A
-// worker that dies leaves calls of which nobody knows the end, and so may a lost
-// answer; only such a call may be repeated. What was refused is taken apart in
-// several calls that end together, when the culprit is found: until then each of
-// them is under way.
+// worker that dies leaves calls whose end is not stored, and so may a lost answer;
+// only what such a call carried may be sent again.
 func (j *demoJudge) repeats() {
-	last := map[string]emulator.Entry{} // contact/mark: the write that brought it
-	apart := map[string]bool{}          // contacts of which a write was refused
+	carried := map[int64]emulator.Entry{} // the last call that may have written an update
 	for _, e := range j.entries {
-		if e.Operation != emulator.OpUpdate {
+		mayHave := e.Applied || e.Unchanged || e.Status == 0
+		if e.Operation != emulator.OpUpdate || len(e.Updates) == 0 || !mayHave {
 			continue
 		}
-		if j.atKill(e) {
+		n := e.Updates[len(e.Updates)-1]
+		if j.openAtKill(e, n, time.Time{}) {
 			j.t.InFlight++
 		}
-		if e.Status >= http.StatusBadRequest && e.Status < http.StatusInternalServerError && e.Status != http.StatusTooManyRequests {
-			apart[e.Contact] = true
-		}
-		if !e.Applied && !e.Unchanged || len(e.Updates) == 0 {
-			continue
-		}
-		key := fmt.Sprint(e.Contact, "/", e.Updates[len(e.Updates)-1])
-		if before, ok := last[key]; e.Unchanged {
+		if e.Unchanged {
 			j.t.Repeated++
-			known := !ok || before.Fault != string(emulator.LostAnswer) && !j.atKill(before)
-			if known && (!apart[e.Contact] || len(j.evidence.killed) == 0) {
-				j.find(findRepeat, e.Contact, "request %d repeats request %d, of which the answer was known", e.N, before.N)
+			before := carried[n]
+			if before.Fault != string(emulator.LostAnswer) && !j.openAtKill(before, n, e.Arrived) {
+				j.find(findRepeat, e.Contact, "request %d repeats request %d, of which the answer was known%s", e.N, before.N, j.since(n))
 			}
 		}
-		last[key] = e
+		for _, n := range e.Updates {
+			carried[n] = e
+		}
 	}
+}
+
+// openAtKill says whether there was a kill, before an instant unless that is zero,
+// at which a call had been made and an update that it carried had no stored end.
+func (j *demoJudge) openAtKill(e emulator.Entry, n int64, before time.Time) bool {
+	return e.N > 0 && slices.ContainsFunc(j.evidence.killed, func(k time.Time) bool {
+		return (before.IsZero() || k.Before(before)) && j.openAt(k, e, n)
+	})
+}
+
+// since tells when an update's end was stored, for a finding.
+func (j *demoJudge) since(n int64) string {
+	ended, stored := j.ended[n]
+	if !stored {
+		return ""
+	}
+	return ": its end was stored at " + ended.Format(time.StampMilli)
 }
 
 // count sums up what the calls came to.

@@ -65,7 +65,11 @@ func newJudgeCase() *judgeCase {
 			{ID: 1, Target: demoOffice, Contact: "3", Class: "bulk", Seq: 3, Reason: "conflict"},
 			{ID: 2, Target: demoOffice, Contact: "9", Class: "live", Seq: 3, Reason: "missing"},
 		},
+		ended:  map[demoPlace]time.Time{},
 		killed: []time.Time{judgeEpoch.Add(time.Minute)},
+	}
+	for _, u := range updates {
+		c.evidence.ended[demoPlace{u.target, u.class, u.seq}] = judgeEpoch.Add(30 * time.Second)
 	}
 	for i := range c.office() {
 		e := &c.office()[i]
@@ -206,13 +210,15 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A repeat is excused by a call in flight at the kill, or by a lost answer.
+// A repeat is excused where the end of what the call carried was not stored at the
+// kill, or by a lost answer.
 func TestJudgeExcusesRepeats(t *testing.T) {
 	kill := judgeEpoch.Add(time.Minute)
 	repeat := emulator.Entry{
 		N: 8, Operation: emulator.OpUpdate, Contact: "1", Status: 200, Unchanged: true, Updates: []int64{7},
 		Arrived: judgeEpoch.Add(2 * time.Minute), Answered: judgeEpoch.Add(2 * time.Minute),
 	}
+	seventh := demoPlace{demoOffice, "live", 4}
 	for _, tc := range []struct {
 		name  string
 		spoil func(c *judgeCase, last *emulator.Entry)
@@ -225,35 +231,41 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 		{"never answered", func(_ *judgeCase, last *emulator.Entry) {
 			last.Arrived, last.Answered = kill.Add(-time.Millisecond), time.Time{}
 		}, 1, false},
-		{"answered just before", func(_ *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-settleGrace/2)
+		{"answered long before, its end stored by the heir", func(c *judgeCase, _ *emulator.Entry) {
+			c.evidence.ended[seventh] = kill.Add(time.Second)
 		}, 1, false},
-		{"answered long before", func(_ *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-2*settleGrace)
+		{"answered long before, its end stored before the kill", func(c *judgeCase, _ *emulator.Entry) {
+			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
 		}, 0, true},
-		{"long before, but the change was being taken apart", func(c *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
-			c.office()[4].Status = 409
-		}, 0, false},
-		{"a part of what was being taken apart, sent by the heir alone", func(c *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
+		{"read by the CRM a moment after the kill", func(_ *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = kill.Add(arrivalGrace/2), kill.Add(arrivalGrace)
+		}, 1, false},
+		{"sent after the kill", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = kill.Add(2*arrivalGrace), kill.Add(2*arrivalGrace)
+		}, 0, true},
+		{"a part of a merge whose end was not stored, sent by the heir alone", func(_ *judgeCase, last *emulator.Entry) {
 			last.Updates = []int64{7, 8} // no call before ended in 7
-			c.office()[4].Status = 409
-		}, 0, false},
-		{"a part of what was not", func(c *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
+		}, 1, false},
+		{"a part of one whose end was", func(c *judgeCase, last *emulator.Entry) {
 			last.Updates = []int64{7, 8}
-		}, 0, true},
-		{"its answer was lost", func(_ *judgeCase, last *emulator.Entry) {
+			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
+		}, 1, true},
+		{"its answer was lost", func(c *judgeCase, last *emulator.Entry) {
 			last.Fault, last.Status = string(emulator.LostAnswer), 0
+			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
 		}, 0, false},
 		{"nobody was killed", func(c *judgeCase, last *emulator.Entry) {
 			last.Arrived, last.Answered = kill.Add(-time.Millisecond), kill.Add(time.Millisecond)
 			c.evidence.killed = nil
 		}, 0, true},
+		{"the kill came after the repeat", func(c *judgeCase, _ *emulator.Entry) {
+			c.evidence.killed = []time.Time{repeat.Arrived.Add(time.Second)}
+			c.evidence.ended[seventh] = kill
+		}, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newJudgeCase()
+			delete(c.evidence.ended, seventh)
 			tc.spoil(c, &c.office()[5])
 			c.add(repeat)
 			v := judgeDemo(c.plan, c.evidence)

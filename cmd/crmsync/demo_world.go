@@ -291,7 +291,7 @@ func (w *demoWorld) publish(ctx context.Context, updates []demoUpdate) error {
 // evidence collects what the judge looks at.
 func (w *demoWorld) evidence(ctx context.Context) (demoEvidence, error) {
 	e := demoEvidence{
-		ledger: map[string][]emulator.Entry{}, limits: map[string]emulator.Limits{},
+		ledger: map[string][]emulator.Entry{}, limits: map[string]emulator.Limits{}, ended: map[demoPlace]time.Time{},
 		contact: func(target, id string) (map[string]any, bool) { return w.crms[target].Contact(id) },
 	}
 	for target, crm := range w.crms {
@@ -301,5 +301,13 @@ func (w *demoWorld) evidence(ctx context.Context) (demoEvidence, error) {
 		e.letters = append(e.letters, l)
 		return nil
 	})
-	return e, err
+	if err != nil {
+		return e, err
+	}
+	return e, w.app.Records(ctx, 0, func(r app.StoryRecord) error {
+		for _, u := range r.Updates {
+			e.ended[demoPlace{r.Target, u.Class.String(), u.Seq}] = r.Time
+		}
+		return nil
+	})
 }
