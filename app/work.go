@@ -68,6 +68,9 @@ func (a *App) Work(ctx, work context.Context) error {
 	if err := a.checkLease(ctx); err != nil {
 		return err
 	}
+	if d := a.Durability(ctx); !d.OK() {
+		a.o.Log.Warn().Str("durability", d.State).Msg(d.Text)
+	}
 	watching, stop := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	defer watcher.Wait()

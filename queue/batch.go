@@ -114,7 +114,8 @@ func (b *Batch) hand() {
 }
 
 // Flush stores everything that was added and returns once it is durable. It tries
-// until ctx ends; after that Flush may be called again and goes on where it was.
+// until ctx ends, or the disk of the store is nearly full ([ErrNoSpace]); after that
+// Flush may be called again and goes on where it was.
 func (b *Batch) Flush(ctx context.Context) error {
 	// What ended the storing aside and can be mended is tried again now.
 	if err := b.settled(); err != nil && b.err != nil {
@@ -128,6 +129,9 @@ func (b *Batch) Flush(ctx context.Context) error {
 func (b *Batch) store(ctx context.Context) error {
 	var cause error // the last that is not the context's
 	for n := 0; len(b.msgs) > 0; n++ {
+		if err := b.q.hasRoom(ctx); err != nil {
+			return err
+		}
 		count, err := b.flushOnce(ctx)
 		if ctx.Err() == nil || cause == nil {
 			cause = err
@@ -214,6 +218,11 @@ func (b *Batch) flushOnce(ctx context.Context) (int, error) {
 	}
 	msgs := b.next()
 	ack, err := b.q.atomic(ctx, msgs)
+	if err == nil {
+		if err := b.q.holds(); err != nil {
+			return 0, err
+		}
+	}
 	switch {
 	case err == nil && ack.Duplicate: // a single one
 		b.count(ack)

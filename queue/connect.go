@@ -19,7 +19,7 @@ func (q *Queue) connect() error {
 	domain, prefix := o.Domain, ""
 	switch {
 	case q.srv != nil:
-		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(q.srv.server))...)
+		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(q.srv))...)
 	case o.Context != "":
 		var set natscontext.Settings
 		if o.URL != "" {
@@ -139,6 +139,15 @@ func (q *Queue) connOptions() []nats.Option {
 		opts = append(opts, nats.TLSHandshakeFirst())
 	}
 	return opts
+}
+
+// Servers is how many NATS servers there are, as far as the one says to which we are
+// connected.
+func (q *Queue) Servers() int {
+	if q.srv != nil {
+		return 1
+	}
+	return max(1, len(q.nc.Servers()))
 }
 
 // clustered says whether the server is one of at least three.

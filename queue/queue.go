@@ -98,8 +98,9 @@ type Queue struct {
 	commits chan *commit
 	loads   chan *load
 
-	goneSome atomic.Bool // gone is not empty
-	jobsSome atomic.Bool // jobs is not empty
+	keeper   atomic.Pointer[keeper] // where this process looks after the store
+	goneSome atomic.Bool            // gone is not empty
+	jobsSome atomic.Bool            // jobs is not empty
 	tally    tally
 	// mendAfter is the constant; tests do not wait.
 	mendAfter time.Duration
@@ -116,11 +117,13 @@ type Queue struct {
 	gone     map[contact.Key][contact.Classes]uint64
 	breaks   map[int]context.CancelFunc // to call when the connection is new
 	breakKey int
+	roomErr  error // what was last said of the disk's space
+	roomAt   time.Time
 }
 
 // Open connects, and starts the embedded server before where one is asked for.
 // It creates nothing in JetStream; see [Queue.Setup]. The error wraps
-// [ErrUnreachable] or [ErrLocked] where they apply. Once it is open the
+// [ErrUnreachable], [ErrLocked] or [ErrDataGone] where they apply. Once it is open the
 // connection is kept up for ever: while it is gone, calls fail or wait as they
 // document.
 func Open(ctx context.Context, o Options) (*Queue, error) {
@@ -167,6 +170,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 			_ = q.Close()
 			return nil, err
 		}
+		q.keep()
 	}
 	return q, nil
 }
@@ -185,26 +189,34 @@ func (q *Queue) Close() error {
 	q.stop()
 	q.wg.Wait()
 	q.nc.Close()
-	if q.srv != nil {
-		q.srv.shutdown()
+	if q.srv == nil {
+		return nil
 	}
-	return nil
+	q.srv.halt()
+	err := q.srv.store.stopped()
+	q.srv.shutdown()
+	return err
 }
 
 // URL is where other processes reach the same streams; "" where the embedded
 // server does not listen.
 func (q *Queue) URL() string {
 	if q.srv != nil {
-		return q.srv.url
+		return q.srv.address()
 	}
 	return q.nc.ConnectedUrlRedacted()
 }
 
 // Ready says whether work can be done: the connection is up, the streams of the
 // targets that were set up or are owned here exist, the server has not refused
-// us a permission, and a message can be stored. nil is yes; an error says what
-// is missing.
+// us a permission, a message can be stored, and nothing that was confirmed is
+// missing. nil is yes; an error says what is missing.
 func (q *Queue) Ready(ctx context.Context) error {
+	if k := q.keeper.Load(); k != nil {
+		if h := k.health(); h.State == StoreFailed || h.State == StoreLost {
+			return fmt.Errorf("queue: the store: %s", h.Text)
+		}
+	}
 	err := q.ready(ctx)
 	if !q.nc.IsConnected() { // before, or since: then what failed says little
 		return fmt.Errorf("queue: %w: the connection is %s", ErrUnreachable, q.nc.Status())

@@ -199,6 +199,11 @@ func (q *Queue) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 		if want.FirstSeq, err = q.goOnFrom(ctx, want); err != nil {
 			return err
 		}
+		if k := q.keeper.Load(); k != nil && k.marks != nil { // no number is given twice
+			if last := k.marks.read().Streams[want.Name].Last; last > 0 {
+				want.FirstSeq = max(want.FirstSeq, last+1)
+			}
+		}
 		if _, err := q.js.CreateStream(ctx, want); err != nil {
 			return fmt.Errorf("queue: create stream %s: %w%s", want.Name, err, createHint(err))
 		}
