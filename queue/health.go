@@ -126,6 +126,7 @@ func size(n int64) string {
 const (
 	healthSubject = "crm.store"
 	acceptSubject = "crm.store.accept"
+	missSubject   = "crm.store.miss"
 	peerSuffix    = ".peer"
 )
 
@@ -236,6 +237,18 @@ func (k *keeper) answer() {
 	if k.srv == nil {
 		suffix = peerSuffix
 	}
+	if k.srv != nil {
+		_, err := k.q.nc.Subscribe(missSubject, func(m *nats.Msg) {
+			var losses []Loss
+			if json.Unmarshal(m.Data, &losses) == nil {
+				k.miss(k.q.life, losses)
+				respond(m, struct{}{})
+			}
+		})
+		if err != nil {
+			k.q.log.Warn().Err(err).Msg("others cannot tell what is missing")
+		}
+	}
 	_, err := k.q.nc.Subscribe(healthSubject+suffix, func(m *nats.Msg) { respond(m, k.health()) })
 	if err == nil {
 		_, err = k.q.nc.Subscribe(acceptSubject+suffix, func(m *nats.Msg) {
@@ -256,6 +269,30 @@ func (k *keeper) answer() {
 	if err != nil {
 		k.q.log.Warn().Err(err).Msg("others cannot ask how the store is")
 	}
+}
+
+// miss notes losses that a reader came upon, with whoever looks after the store.
+func (k *keeper) miss(ctx context.Context, losses []Loss) {
+	if k.srv == nil {
+		b, err := json.Marshal(losses)
+		if err == nil {
+			if ok, err := k.q.askKeeper(ctx, missSubject, b, &struct{}{}); ok && err == nil {
+				return
+			}
+		}
+	}
+	if err := k.write(nil, k.news(losses)); err != nil {
+		k.q.log.Warn().Err(err).Msg("the high-water marks cannot be written; trying on")
+	}
+}
+
+// news is what of losses is not known.
+func (k *keeper) news(losses []Loss) []Loss {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(losses), func(l Loss) bool {
+		return slices.ContainsFunc(k.now.Losses, func(o Loss) bool { return o.Stream == l.Stream && o.From <= l.From && l.To <= o.To })
+	})
 }
 
 // forgive forgets losses.

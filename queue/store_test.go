@@ -536,6 +536,31 @@ func TestStreamDeletedByAnOperator(t *testing.T) {
 	}
 }
 
+// Somebody purges updates that nobody has read: told, to the number.
+func TestPurgedByAnOperator(t *testing.T) {
+	t.Parallel()
+	_, q := quietStore(t)
+	l := &link{}
+	p := peerOf(t, q, l)
+	s := own(t, p, "office").source(t)
+	publish(t, p, update("office", 1, contact.Live, 1))
+	settle(t, s, contact.Applied, take(t, s, contact.Live, 1)...)
+	l.sever()
+	for n := 2; n <= 5; n++ {
+		publish(t, q, update("office", n, contact.Live, n))
+	}
+	if err := q.purge(t.Context(), officeLive, purgeRequest{Seq: 5}); err != nil {
+		t.Fatal(err)
+	}
+	l.mend()
+	if u := take(t, s, contact.Live, 1)[0]; u.Seq != 5 {
+		t.Errorf("update %d is handed out", u.Seq)
+	}
+	eventually(t, 10*time.Second, "it is told", func() bool {
+		return strings.Contains(q.keeper.Load().health().Text, officeLive+": 2 to 4 missing")
+	})
+}
+
 // Nothing about streams that are right is written: each update of a configuration is
 // a moment at which a kill can cost the stream.
 func TestSetupAsksForNoUpdate(t *testing.T) {
