@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"crmsync/config"
 	"crmsync/contact"
@@ -25,6 +26,7 @@ type client interface {
 	Suggest(s crm.Symptom) string
 	Compare(ctx context.Context, spend crm.Spend, ch *contact.Change) ([]crm.Difference, crm.Answer)
 	Explain(ctx context.Context, spend crm.Spend, why contact.Reason, ch *contact.Change) (string, crm.Answer)
+	Within(lease func() time.Time)
 	CloseIdle()
 }
 

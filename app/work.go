@@ -130,6 +130,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	defer leave()
 	quota := quotaOf(t.Quota)
 	quota.Durable = true // see report
+	c.Within(s.Lease)
 	lane := worker.New(worker.Options{
 		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
 		Timeout: t.Timeout, Quota: quota, Requests: requestsOf(t.Kind), Shared: shared,

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // errPrivate is the refusal of a name that leads into a private network.
@@ -80,14 +82,23 @@ func namesPrivate(host string) bool {
 	return err == nil && isPrivate(a.Unmap())
 }
 
+// errLate is the refusal of a request whose time is over before its first byte is
+// on the wire: the process was stopped on the way, and somebody else may do its
+// work by now.
+var errLate = fmt.Errorf("not sent, since its time is over: %w", os.ErrDeadlineExceeded)
+
 // countedConn knows how many bytes were handed to the network, which decides
-// whether a failed request can have reached the CRM.
+// whether a failed request can have reached the CRM, and until when any may be.
 type countedConn struct {
 	net.Conn
 	written atomic.Int64
+	until   atomic.Pointer[time.Time] // nil: for ever
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
+	if t := c.until.Load(); t != nil && !time.Now().Before(*t) {
+		return 0, errLate
+	}
 	n, err := c.Conn.Write(b)
 	c.written.Add(int64(n))
 	return n, err

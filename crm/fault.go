@@ -121,6 +121,9 @@ func (t *trace) watch(ctx context.Context) context.Context {
 				t.got, t.reused = true, i.Reused
 				if t.conn = counted(i.Conn); t.conn != nil {
 					t.before = t.conn.written.Load()
+					if d, ok := ctx.Deadline(); ok {
+						t.conn.until.Store(&d)
+					}
 				}
 			})
 		},
