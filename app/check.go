@@ -97,6 +97,13 @@ func (a *App) checkStore(ctx context.Context) []Finding {
 	if h, ok, err := a.q.Health(ctx); err == nil && ok {
 		out = append(out, Finding{What: "store", OK: h.OK(), Note: h.Text})
 	}
+	if n, clustered, err := a.q.Replicas(ctx); err == nil && clustered && n > 0 {
+		f := Finding{What: "replicas", OK: true, Note: fmt.Sprintf("each stream is kept on %d servers", n)}
+		if n < 3 {
+			f.Warn, f.Note = true, "each stream is kept on one server of the cluster: what that one holds stands still, or is lost, with it. Stop the workers and raise the replicas of all streams (nats stream edit --replicas 3)"
+		}
+		out = append(out, f)
+	}
 	d := a.Durability(ctx)
 	return append(out, Finding{What: "durability", OK: true, Warn: !d.OK(), Note: d.Text})
 }

@@ -56,17 +56,26 @@ func (a *App) Durability(ctx context.Context) Durability {
 		return Durability{DurabilityVouched, "nats.durability vouches for it that the servers sync each write"}
 	case n.Durability == config.DurabilityRelaxed:
 		return Durability{DurabilityRelaxed, "as nats.durability accepts, a power cut can cost updates that were confirmed"}
-	case len(n.Monitor) == 0:
-		return Durability{DurabilityUnproven, "a power cut may cost updates that were confirmed: nothing proves that the NATS servers sync each write. " +
-			"Set sync_interval: always in their jetstream block, and name their monitoring addresses in nats.monitor; or say nats.durability: always or relaxed"}
 	}
 	a.durable.mu.Lock()
 	defer a.durable.mu.Unlock()
 	if time.Since(a.durable.at) < durableFor {
 		return a.durable.said
 	}
-	a.durable.said, a.durable.at = askMonitors(ctx, n.Monitor, a.q.Servers()), time.Now()
+	a.durable.said, a.durable.at = a.askServers(ctx), time.Now()
 	return a.durable.said
+}
+
+// askServers finds out what the servers say.
+func (a *App) askServers(ctx context.Context) Durability {
+	if h, ok, err := a.q.Health(ctx); err == nil && ok && h.Dir != "" {
+		return Durability{DurabilityProven, "the server, which another crmsync hosts, syncs each write before it confirms it"}
+	}
+	if len(a.cfg.NATS.Monitor) == 0 {
+		return Durability{DurabilityUnproven, "a power cut may cost updates that were confirmed: nothing proves that the NATS servers sync each write. " +
+			"Set sync_interval: always in their jetstream block, and name their monitoring addresses in nats.monitor; or say nats.durability: always or relaxed"}
+	}
+	return askMonitors(ctx, a.cfg.NATS.Monitor, a.q.Servers())
 }
 
 // askMonitors asks each monitoring address whether its server syncs each write.

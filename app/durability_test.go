@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rs/zerolog"
+
+	"crmsync/emulator"
 )
 
 // monitored is a NATS server of its own, with monitoring.
@@ -80,5 +82,23 @@ func TestDurability(t *testing.T) {
 				t.Errorf("readiness says %q", a.notes(t.Context()))
 			}
 		})
+	}
+}
+
+// A worker on the server of another crmsync knows that this one syncs each write.
+func TestDurabilityOfAHostedServer(t *testing.T) {
+	host := newHouse(t, emulator.Options{}, emulator.Options{}).open()
+	defer func() { _ = host.Close() }()
+	cfg, err := LoadConfig("", nil, []string{"nats.url=" + host.URL(), "data=" + t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Open(t.Context(), cfg, Options{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	if d := a.Durability(t.Context()); d.State != DurabilityProven {
+		t.Errorf("%+v", d)
 	}
 }

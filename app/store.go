@@ -9,9 +9,14 @@ import (
 type (
 	// StoreHealth is how the store is.
 	StoreHealth = queue.Health
+	// StoreState sums it up.
+	StoreState = queue.StoreState
 	// StoreLoss is something that was confirmed and is missing.
 	StoreLoss = queue.Loss
 )
+
+// StoreFailed is the state of a store in which nothing can be stored.
+const StoreFailed = queue.StoreFailed
 
 // Store asks how the store is; ok is false where no process looks after it.
 func (a *App) Store(ctx context.Context) (h StoreHealth, ok bool, err error) { return a.q.Health(ctx) }

@@ -181,7 +181,13 @@ func (b *Batch) Stored() (stored, duplicates int64) {
 // permanent says that the same batch would be refused for ever.
 func permanent(err error) bool {
 	e := apiErrorOf(err)
-	return e.ErrCode != 0 && e.Code >= 400 && e.Code < 500 && e.ErrCode != errBatchBusy && e.ErrCode != errDuplicate || errors.Is(err, nats.ErrMaxPayload)
+	switch e.ErrCode {
+	case 0:
+		return errors.Is(err, nats.ErrMaxPayload)
+	case errBatchBusy, errDuplicate, errIncomplete:
+		return false
+	}
+	return e.Code >= 400 && e.Code < 500
 }
 
 func (b *Batch) drop(n int) {

@@ -150,11 +150,6 @@ func (q *Queue) Servers() int {
 	return max(1, len(q.nc.Servers()))
 }
 
-// clustered says whether the server is one of at least three.
-func (q *Queue) clustered() bool {
-	return q.srv == nil && q.nc.ConnectedClusterName() != "" && len(q.nc.Servers()) >= 3
-}
-
 func (q *Queue) isClosed() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

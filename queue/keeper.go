@@ -229,7 +229,11 @@ func (k *keeper) prove(ctx context.Context) {
 			lost = append(lost, Loss{Stream: name, From: s.Last + 1, To: m.Last, Why: lossRegressed, Found: time.Now().UTC()})
 		}
 	}
-	if err := k.write(before, lost); err != nil {
+	err = k.keepConfigs(now)
+	if err == nil {
+		err = k.write(before, lost)
+	}
+	if err != nil {
 		k.q.log.Warn().Err(err).Msg("the high-water marks cannot be written; trying on")
 		return
 	}
@@ -263,9 +267,6 @@ func (k *keeper) write(before map[string]mark, lost []Loss) error {
 	if k.marks == nil {
 		return nil
 	}
-	if err := k.keepConfigs(before); err != nil {
-		return err
-	}
 	return k.marks.change(func(m *marks) {
 		m.At = time.Now().UTC()
 		m.Losses = append(m.Losses, lost...)
@@ -286,6 +287,9 @@ func (k *keeper) write(before map[string]mark, lost []Loss) error {
 // keepConfigs keeps a copy of the configuration of each stream whose file agrees
 // with its checksum.
 func (k *keeper) keepConfigs(streams map[string]mark) error {
+	if k.srv == nil {
+		return nil
+	}
 	st := k.srv.store
 	changed := maps.Clone(st.configs)
 	some := false

@@ -148,6 +148,7 @@ func ownHeader(name string) bool {
 // Errors of the server that this package acts upon.
 const (
 	errNoPeers      = 10005
+	errNoMeta       = 10008 // the cluster has no leader yet
 	errResources    = 10023
 	errNoMessage    = 10037
 	errNoSequence   = 10043
@@ -159,6 +160,7 @@ const (
 	errReplicas     = 10074
 	errStoreFailed  = 10077
 	errWrongLastNow = 10164 // another message of the same condition is under way
+	errIncomplete   = 10176 // the beginning of a batch is not there
 	errDuplicate    = 10201
 	errBatchBusy    = 10210
 )

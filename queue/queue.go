@@ -68,7 +68,7 @@ type Options struct {
 	InboxPrefix string
 	Embedded    *Embedded     // run a server in this process; nil: connect to one
 	Name        string        // how the connection is called in NATS' own reports
-	Replicas    int           // of streams that Setup creates; 0: 3 where the cluster has 3 servers, else 1
+	Replicas    int           // of streams that Setup creates; 0: 3 in a cluster that has so many servers, else 1
 	Lease       time.Duration // lifetime of a session without renewal, used where Setup creates its bucket; 0: DefaultLease or DefaultLeaseCluster
 	Log         zerolog.Logger
 	natsExtra   []nats.Option // tests cut and delay the connection with it
@@ -76,15 +76,14 @@ type Options struct {
 
 // Queue is a connection to the streams. [Open] makes one.
 type Queue struct {
-	opt      Options
-	log      zerolog.Logger
-	nc       *nats.Conn
-	js       jetstream.JetStream
-	api      string // prefix of JetStream's API subjects, with the last dot
-	srv      *embedded
-	replicas int
-	timeout  time.Duration
-	limits   limits
+	opt     Options
+	log     zerolog.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	api     string // prefix of JetStream's API subjects, with the last dot
+	srv     *embedded
+	timeout time.Duration
+	limits  limits
 
 	sessions bucket
 	owners   bucket
@@ -104,6 +103,8 @@ type Queue struct {
 	tally    tally
 	// mendAfter is the constant; tests do not wait.
 	mendAfter time.Duration
+	// peersWait is the constant; tests do not wait.
+	peersWait time.Duration
 
 	mu       sync.Mutex
 	targets  map[string]bool // set up or owned here; what Ready looks for
@@ -136,7 +137,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle, infer: inferAbove},
 		commits: make(chan *commit, 4*maxBatch), loads: make(chan *load, 4*prefetch),
-		mendAfter: mendAfter, targets: map[string]bool{}, ended: map[string]bool{}, jobs: map[string]JobOrder{}, sources: map[*Source]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
+		mendAfter: mendAfter, peersWait: peersWait, targets: map[string]bool{}, ended: map[string]bool{}, jobs: map[string]JobOrder{}, sources: map[*Source]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
 	}
 	q.life, q.stop = context.WithCancel(context.Background())
 	if o.Embedded != nil {
@@ -158,13 +159,6 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q.owners = bucket{q: q, name: ownerBucket}
 	q.state = bucket{q: q, name: stateBucket}
 	q.letters = bucket{q: q, name: letterBucket}
-	q.replicas = o.Replicas
-	if q.replicas == 0 {
-		q.replicas = 1
-		if q.clustered() {
-			q.replicas = 3
-		}
-	}
 	if q.srv != nil {
 		if err := q.afterStart(ctx); err != nil {
 			_ = q.Close()
