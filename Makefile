@@ -49,6 +49,10 @@ sim: ## a longer simulation of lane and queue (SEEDS=2000)
 kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
 
+faults: ## every fault with real processes, long form, and a table at the end (ROUNDS=40)
+	go test -run '^TestFault' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
+	go test -run '^TestKill' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
+
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
@@ -59,4 +63,4 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help run demo build test race check lint fmt bench sim kills fuzz clean
+.PHONY: help run demo build test race check lint fmt bench sim kills faults fuzz clean

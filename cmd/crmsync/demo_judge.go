@@ -22,6 +22,9 @@ type demoEvidence struct {
 	letters []app.Letter
 	ended   map[demoPlace]time.Time // when the outcome was stored
 	killed  []time.Time
+	// starved is for how long the machine has kept a process waiting that wanted
+	// to run: an answer can come too late for that alone.
+	starved time.Duration
 }
 
 // demoPlace is where an update was stored.
@@ -65,6 +68,7 @@ type demoTotals struct {
 	Burst       int            `json:"burst_allowed"`
 	OverQuota   int            `json:"over_quota"`
 	Repeated    int            `json:"repeated"`
+	GivenUp     int            `json:"given_up"` // of these: the answer before did not come in time, or was lost
 	InFlight    int            `json:"in_flight_at_kill"`
 	Lost        int            `json:"lost"`
 	Stale       int            `json:"stale"`
@@ -335,7 +339,10 @@ func (j *demoJudge) repeats() {
 		if e.Unchanged {
 			j.t.Repeated++
 			before := carried[n]
-			if before.Fault != string(emulator.LostAnswer) && !j.openAtKill(before, n, e.Arrived) {
+			switch {
+			case before.Fault == string(emulator.LostAnswer) || j.gaveUp(before, e, n):
+				j.t.GivenUp++
+			case !j.openAtKill(before, n, e.Arrived):
 				j.find(findRepeat, e.Contact, "request %d repeats request %d, of which the answer was known%s", e.N, before.N, j.since(n))
 			}
 		}
@@ -343,6 +350,16 @@ func (j *demoJudge) repeats() {
 			carried[n] = e
 		}
 	}
+}
+
+// gaveUp says whether the worker can have stopped waiting for an answer before it
+// called again: the answer took long, or the machine is slow; as long as a call may
+// take lies between the two, and no end was stored.
+func (j *demoJudge) gaveUp(before, again emulator.Entry, n int64) bool {
+	const long = demoTimeout / 4
+	slow := before.Answered.IsZero() || before.Answered.Sub(before.Arrived) >= long || j.evidence.starved >= long
+	ended, stored := j.ended[n]
+	return before.N > 0 && slow && again.Arrived.Sub(before.Arrived) >= demoTimeout && (!stored || ended.After(again.Arrived))
 }
 
 // openAtKill says whether there was a kill, before an instant unless that is zero,

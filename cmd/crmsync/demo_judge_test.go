@@ -250,6 +250,23 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 			last.Updates = []int64{7, 8}
 			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
 		}, 1, true},
+		{"its answer did not come in time", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = repeat.Arrived.Add(-demoTimeout), repeat.Arrived.Add(-demoTimeout/2)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+		}, 0, false},
+		{"it came in time, to a machine that is slow", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = repeat.Arrived.Add(-demoTimeout), repeat.Arrived.Add(-demoTimeout)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+			c.evidence.starved = demoTimeout / 2
+		}, 0, false},
+		{"it came in time", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = repeat.Arrived.Add(-demoTimeout), repeat.Arrived.Add(-demoTimeout)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+		}, 0, true},
+		{"it was called again too early for that", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived = repeat.Arrived.Add(-demoTimeout / 2)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+		}, 0, true},
 		{"its answer was lost", func(c *judgeCase, last *emulator.Entry) {
 			last.Fault, last.Status = string(emulator.LostAnswer), 0
 			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)

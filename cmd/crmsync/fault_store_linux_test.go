@@ -1,0 +1,504 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"crmsync/app"
+)
+
+// TestFaultConfigChange kills workers with the server in them while the streams'
+// configurations are being changed without a pause: no stream is lost, and nothing
+// that is in them.
+func TestFaultConfigChange(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	defer cancel()
+	n := roundsOf(3, 1)
+	w := newFaultWorld(t, "kill -9 during changes of configurations", 60*n, demoOffice, demoShop)
+	w.row.rounds = n
+	w.within(ctx)
+	wait := w.publishing(ctx, time.Duration(n)*time.Second)
+	changes := 0
+	for range n {
+		changing := w.changeStreams(ctx)
+		w.must(pause(ctx, time.Duration(w.rng.IntN(400))*time.Millisecond))
+		at := w.killed()
+		changes += changing()
+		w.must(w.work())
+		w.heir(ctx, at)
+		w.streams(ctx)
+	}
+	wait()
+	w.until(ctx, "all has ended", time.Minute, allEnded)
+	w.row.note = fmt.Sprintf("0 streams lost, %d changes", changes)
+	if changes < n {
+		t.Errorf("%d changes in %d rounds", changes, n)
+	}
+	w.must(w.stop(ctx))
+	w.repaired()
+	w.judgeWithin(ctx)
+}
+
+// changeStreams changes the configurations of all streams again and again, in the
+// background.
+func (w *faultWorld) changeStreams(ctx context.Context) (stop func() int) {
+	w.t.Helper()
+	nc, err := nats.Connect(w.app.URL(), nats.Timeout(2*time.Second), nats.NoReconnect())
+	w.must(err)
+	js, err := jetstream.New(nc)
+	w.must(err)
+	var configs []jetstream.StreamConfig
+	list := js.ListStreams(ctx)
+	for info := range list.Info() {
+		configs = append(configs, info.Config)
+	}
+	w.must(list.Err())
+	ctx, cancel := context.WithCancel(ctx)
+	done, first := make(chan int), make(chan struct{})
+	go func() {
+		n := 0
+		for ctx.Err() == nil && nc.IsConnected() {
+			for _, c := range configs {
+				c.Description = fmt.Sprint("changed ", n)
+				limited, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+				if _, err := js.UpdateStream(limited, c); err == nil {
+					if n++; n == 1 {
+						close(first)
+					}
+				}
+				cancel()
+			}
+		}
+		done <- n
+	}()
+	select {
+	case <-first:
+	case <-time.After(10 * time.Second):
+		w.t.Error("no configuration can be changed")
+	}
+	return func() int {
+		cancel()
+		n := <-done
+		nc.Close()
+		return n
+	}
+}
+
+// streams checks that every stream is there.
+func (w *faultWorld) streams(ctx context.Context) {
+	w.t.Helper()
+	nc, err := nats.Connect(w.app.URL())
+	w.must(err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	w.must(err)
+	var names []string
+	list := js.StreamNames(ctx)
+	for name := range list.Name() {
+		names = append(names, name)
+	}
+	w.must(list.Err())
+	want := 7 + 2*len(w.targets)
+	if len(names) != want {
+		w.t.Fatalf("%d streams, want %d: %v", len(names), want, names)
+	}
+}
+
+// repaired counts in the logs what the start had to mend.
+func (w *faultWorld) repaired() {
+	n := 0
+	names, _ := filepath.Glob(filepath.Join(w.dir, "worker-*.log"))
+	for _, name := range names {
+		b, _ := os.ReadFile(name)
+		n += strings.Count(string(b), "repaired after an unclean stop")
+		if strings.Contains(string(b), "what was confirmed is missing") {
+			w.t.Errorf("%s tells of losses", filepath.Base(name))
+		}
+	}
+	w.row.note += fmt.Sprintf(", %d files mended", n)
+}
+
+// mounted mounts a small file system for a store; the test is skipped where that is
+// not allowed.
+func mounted(t *testing.T, megabytes int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
+		t.Skipf("no file system can be mounted here: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// TestFaultDiskFull fills the disk of the store under a worker that hosts the server,
+// and frees it again.
+func TestFaultDiskFull(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	defer cancel()
+	n := roundsOf(1, 0.05)
+	disk := mounted(t, 48)
+	w := newFaultWorld(t, "disk full and free again", 600*n, demoOffice, demoShop)
+	w.row.rounds = n
+	w.within(ctx, "--data", filepath.Join(disk, "data"), "--set", "store.min_free=1MiB")
+	wait := w.publishing(ctx, time.Duration(n)*6*time.Second)
+	for range n {
+		w.must(pause(ctx, time.Second+time.Duration(w.rng.IntN(1000))*time.Millisecond))
+		at := w.crash() // sessions may be lost
+		ballast := filepath.Join(disk, "ballast")
+		w.fill(ballast)
+		began := time.Now()
+		w.insist(ctx, 20*time.Second, func() error {
+			if h, ok, err := w.app.Store(ctx); err == nil && ok && h.OK() {
+				return errors.New("the store says that all is well")
+			}
+			return nil
+		})
+		noticed := time.Since(began)
+		w.must(pause(ctx, time.Duration(w.rng.IntN(3000))*time.Millisecond))
+		w.must(os.Remove(ballast))
+		began = time.Now()
+		w.insist(ctx, time.Minute, func() error {
+			h, ok, err := w.app.Store(ctx)
+			if err == nil && (!ok || !h.OK()) {
+				err = fmt.Errorf("the store is %s: %s", h.State, h.Text)
+			}
+			return err
+		})
+		w.row.note = fmt.Sprintf("noticed within %s, healed within %s", noticed.Round(10*time.Millisecond), time.Since(began).Round(10*time.Millisecond))
+		w.heir(ctx, at)
+		w.crash()
+	}
+	wait()
+	w.until(ctx, "all has ended", time.Minute, allEnded)
+	w.must(w.stop(ctx))
+	w.judgeWithin(ctx)
+}
+
+// fill writes a file until the disk is full.
+func (w *faultWorld) fill(path string) {
+	w.t.Helper()
+	f, err := os.Create(path)
+	w.must(err)
+	chunk := make([]byte, 32<<10)
+	for {
+		if _, err := f.Write(chunk); err != nil {
+			break
+		}
+	}
+	w.must(f.Close())
+}
+
+// judgeWithin judges a world whose server was in its worker, which has ended: another
+// one serves the store for it.
+func (w *faultWorld) judgeWithin(ctx context.Context) {
+	w.t.Helper()
+	w.must(w.work())
+	w.heir(ctx, time.Time{})
+	w.judge(ctx)
+	w.must(w.stop(ctx))
+}
+
+// cutDisk is a file system in a file for a store, whose power can be cut: what was
+// not synced is gone then. A skipped test says why.
+type cutDisk struct {
+	w     *faultWorld
+	image string
+	dir   string
+	cuts  int
+}
+
+func sh(c ...string) error {
+	out, err := exec.Command(c[0], c[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%v: %w: %s", c, err, out)
+	}
+	return nil
+}
+
+func newCutDisk(t *testing.T) *cutDisk {
+	t.Helper()
+	d := &cutDisk{image: filepath.Join(t.TempDir(), "image"), dir: t.TempDir()}
+	for _, c := range [][]string{{"truncate", "-s", "128M", d.image}, {"mkfs.ext4", "-q", d.image}, {"mount", "-o", "loop", d.image, d.dir}} {
+		if err := sh(c...); err != nil {
+			t.Skipf("no file system can be made in a file here: %v", err)
+		}
+	}
+	t.Cleanup(func() { _ = sh("umount", "-l", d.dir) })
+	return d
+}
+
+// cut stops the file system where it is, its journal unwritten, then kills who uses
+// it, and mounts what would be found on the disk.
+func (d *cutDisk) cut(kill func()) {
+	t := d.w.t
+	t.Helper()
+	f, err := os.Open(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const goingDown, noFlush = 0x8004587d, 2 // FS_IOC_GOINGDOWN
+	flags := uint32(noFlush)
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), goingDown, uintptr(unsafe.Pointer(&flags)))
+	_ = f.Close()
+	if errno != 0 {
+		t.Skipf("the file system cannot be cut off here: %v", errno)
+	}
+	kill()
+	d.cuts++
+	next := fmt.Sprint(d.image, "-", d.cuts)
+	for _, c := range [][]string{{"umount", "-l", d.dir}, {"cp", "--sparse=always", d.image, next}, {"rm", d.image}, {"mount", "-o", "loop", next, d.dir}} {
+		if err := sh(c...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.image = next
+}
+
+// TestFaultPowerCut cuts the power of the disk at random moments: everything that was
+// confirmed before is there after it.
+func TestFaultPowerCut(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	defer cancel()
+	n := roundsOf(2, 0.2)
+	d := newCutDisk(t)
+	w := newFaultWorld(t, "power cut of the store's disk", 150*n, demoOffice, demoShop)
+	w.row.rounds = n
+	d.w = w
+	w.within(ctx, "--data", filepath.Join(d.dir, "data"), "--set", "store.min_free=off")
+	wait := w.publishing(ctx, time.Duration(n)*2*time.Second)
+	for range n {
+		w.must(pause(ctx, time.Second+time.Duration(w.rng.IntN(1500))*time.Millisecond))
+		w.calls(300 * time.Millisecond)
+		var at time.Time
+		before := w.crash() // between the cut and the kill nothing can be confirmed
+		d.cut(func() { at = w.killed() })
+		w.must(w.work())
+		w.heir(ctx, at)
+		if h, ok, err := w.app.Store(ctx); err != nil || !ok || len(h.Losses) > 0 {
+			t.Errorf("after the cut at %s: %+v, %v", before, h, err)
+		}
+	}
+	wait()
+	w.until(ctx, "all has ended", time.Minute, allEnded)
+	w.must(w.stop(ctx))
+	w.judgeWithin(ctx)
+}
+
+// TestFaultDamage kills a worker that hosts the server, damages one file of its store,
+// and starts the next: what it says is lost, and nothing else, is not applied; a store
+// that it refuses is put back as it was.
+func TestFaultDamage(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	defer cancel()
+	n := roundsOf(4, 0.5)
+	const wave = 120
+	w := newFaultWorld(t, "a file of the store damaged", wave*n, demoOffice, demoShop)
+	w.row.rounds = n
+	w.within(ctx)
+	refused, told, lost := 0, 0, 0
+	for i := range n {
+		w.must(w.publish(ctx, w.plan.updates[i*wave:(i+1)*wave]))
+		w.must(pause(ctx, time.Duration(w.rng.IntN(300))*time.Millisecond))
+		at := w.killed()
+		data, whole := filepath.Join(w.dir, "data"), filepath.Join(w.dir, "whole")
+		w.must(os.CopyFS(whole, os.DirFS(data)))
+		what := w.damage(filepath.Join(data, "nats", "jetstream"))
+		w.must(w.work())
+		text := ""
+		if w.started(ctx) {
+			h, ok, err := w.app.Store(ctx)
+			if err != nil || !ok {
+				t.Errorf("%s: %v", what, err)
+			}
+			if len(h.Losses) > 0 {
+				text = h.Text
+				told++
+				lost += w.spare(h.Losses)
+				_, err := w.app.AcceptLosses(ctx, app.Who{By: "test"})
+				w.must(err)
+			}
+			w.heir(ctx, at)
+		} else {
+			text = w.current().lastWords()
+			refused++
+			if !strings.Contains(text, "crmsync store accept") && !strings.Contains(text, "restore") {
+				t.Errorf("%s: refused without a word of what to do: %s", what, text)
+			}
+			w.forget()
+			w.must(os.RemoveAll(data))
+			w.must(os.Rename(whole, data))
+			w.must(w.work())
+			w.heir(ctx, time.Time{})
+		}
+		w.must(os.RemoveAll(whole))
+		t.Logf("%s: %s", what, text)
+	}
+	w.until(ctx, "all has ended", time.Minute, allEnded)
+	w.row.note = fmt.Sprintf("%d refused and restored, %d told (%d updates), %d mended", refused, told, lost, n-refused-told)
+	w.must(w.stop(ctx))
+	w.judgeWithin(ctx)
+}
+
+// forget forgets the worker that ended by itself.
+func (w *faultWorld) forget() {
+	w.demoWorld.mu.Lock()
+	defer w.demoWorld.mu.Unlock()
+	w.worker = nil
+}
+
+// started waits until the current worker serves, or has ended by itself.
+func (w *faultWorld) started(ctx context.Context) bool {
+	w.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); poll() {
+		if w.alive() != nil {
+			return false
+		}
+		if st, err := w.app.Status(ctx); err == nil && ownedBy(w.current().pid)(st) {
+			return true
+		}
+	}
+	w.t.Fatalf("the worker neither serves nor ends%s", w.current().lastWords())
+	return false
+}
+
+// damage does something to one file of the store, drawn at random, and says what.
+func (w *faultWorld) damage(dir string) string {
+	w.t.Helper()
+	var files []string
+	w.must(filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		// What is lost of other streams cannot be held against the plan.
+		of := filepath.Base(filepath.Dir(filepath.Dir(path)))
+		updates := strings.HasSuffix(of, "_LIVE") || strings.HasSuffix(of, "_BULK")
+		if err == nil && d.Type().IsRegular() && (updates || filepath.Ext(path) != ".blk") {
+			files = append(files, path)
+		}
+		return err
+	}))
+	slices.Sort(files)
+	// Kinds of files are as likely, not files: there are many configurations.
+	kinds := map[string][]string{}
+	for _, f := range files {
+		kind := filepath.Ext(f)
+		kinds[kind] = append(kinds[kind], f)
+	}
+	var names []string
+	for k := range kinds {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	of := kinds[names[w.rng.IntN(len(names))]]
+	file := of[w.rng.IntN(len(of))]
+	b, err := os.ReadFile(file)
+	w.must(err)
+	what := "emptied"
+	switch x := w.rng.IntN(4); {
+	case x == 0 && len(b) > 0:
+		i := w.rng.IntN(len(b))
+		b[i] ^= 1 << w.rng.IntN(8)
+		what = fmt.Sprintf("a bit of byte %d of %d turned over", i, len(b))
+		w.must(os.WriteFile(file, b, 0o600))
+	case x == 1 && len(b) > 0:
+		at := w.rng.IntN(len(b))
+		what = fmt.Sprintf("cut at %d of %d", at, len(b))
+		w.must(os.Truncate(file, int64(at)))
+	case x == 2:
+		what = "removed"
+		w.must(os.Remove(file))
+	default:
+		w.must(os.Truncate(file, 0))
+	}
+	rel, err := filepath.Rel(dir, file)
+	w.must(err)
+	return rel + " " + what
+}
+
+// TestFaultDescriptors leaves a worker that hosts the server no file descriptor more
+// than it has: it does not spin, and goes on within ten seconds once it may have some.
+func TestFaultDescriptors(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	defer cancel()
+	n := roundsOf(1, 0.05)
+	w := newFaultWorld(t, "no file descriptor left", 400*n, demoOffice, demoShop)
+	w.row.rounds = n
+	w.within(ctx)
+	wait := w.publishing(ctx, time.Duration(n)*5*time.Second)
+	for range n {
+		worker := w.current()
+		w.must(pause(ctx, time.Second))
+		at := w.crash()
+		few := min(64, openFiles(worker.pid)-2)
+		w.must(limitDescriptors(worker.pid, uint64(few)))
+		before, began := w.cpu(worker.pid), time.Now()
+		w.must(pause(ctx, 4*time.Second))
+		used := w.cpu(worker.pid) - before
+		share := used.Seconds() / time.Since(began).Seconds()
+		if share > 0.5 {
+			t.Errorf("it used %.0f %% of a core", 100*share)
+		}
+		w.must(limitDescriptors(worker.pid, 65536))
+		w.must(w.alive())
+		freed := time.Now()
+		w.insist(ctx, 30*time.Second, func() error {
+			h, ok, err := w.app.Store(ctx)
+			if err == nil && (!ok || h.State == app.StoreFailed) {
+				err = fmt.Errorf("the store is %s: %s", h.State, h.Text)
+			}
+			return err
+		})
+		w.row.note = fmt.Sprintf("at most %d, CPU %.0f %%, healed within %s", few, 100*share, time.Since(freed).Round(10*time.Millisecond))
+		w.heir(ctx, at)
+		w.crash()
+	}
+	wait()
+	w.until(ctx, "all has ended", time.Minute, allEnded)
+	w.must(w.stop(ctx))
+	w.judgeWithin(ctx)
+}
+
+func limitDescriptors(pid int, n uint64) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil { // the worker has inherited ours
+		return err
+	}
+	limit.Cur = min(n, limit.Max)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(pid), syscall.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func openFiles(pid int) int {
+	all, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return len(all)
+}
+
+// cpu is what a process has used.
+func (w *faultWorld) cpu(pid int) time.Duration {
+	w.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	w.must(err)
+	f := strings.Fields(string(b)[strings.LastIndexByte(string(b), ')')+1:])
+	var user, system int64
+	_, err = fmt.Sscan(f[11]+" "+f[12], &user, &system)
+	w.must(err)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
