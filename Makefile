@@ -46,6 +46,9 @@ sim: ## a longer simulation of lane and queue (SEEDS=2000)
 	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
 
+judge: ## what a history says of the promises (HISTORY=file.jsonl)
+	go run ./history/judge $(HISTORY)
+
 kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
 
@@ -59,4 +62,4 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help run demo build test race check lint fmt bench sim kills fuzz clean
+.PHONY: help run demo build test race check lint fmt bench sim judge kills fuzz clean

@@ -1,0 +1,154 @@
+package history
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// contactOrder: in the order in which the CRM took them, no path goes back to an
+// older update's value. A request that the CRM carried out after its sender had
+// given it up may do that, if the newer value is put on top again in time.
+func (t *trial) contactOrder() {
+	for k, writes := range t.writes {
+		top := map[string]*update{}
+		for i, w := range writes {
+			for path, value := range w.apply.Fields {
+				u := t.updates[Marked(value)]
+				if u == nil || u.key != k {
+					continue
+				}
+				t.checked()
+				was := top[path]
+				if was == nil || u == was || !was.counts() || !was.place.after(u.place) {
+					top[path] = u
+					continue
+				}
+				late := t.late(w)
+				if late && t.repaired(writes[i+1:], w.apply.At, path, was) {
+					continue
+				}
+				text := fmt.Sprintf("request %d put %s of update %d over that of the newer update %d", w.Request, path, u.Update, was.Update)
+				if late {
+					text += ", carried out late, and it was not put right in time"
+				}
+				t.find(w.apply.At, k, "%s", text)
+			}
+		}
+	}
+}
+
+// late says that the request was carried out when its sender could no longer know:
+// the CRM held it back, or the sender's ownership had ended meanwhile.
+func (t *trial) late(w *request) bool {
+	if strings.Contains(w.fault(), "late") {
+		return true
+	}
+	return t.broken(w.key.target, w.At.Add(-time.Minute), w.apply.At) > 0
+}
+
+// repaired says whether one of the writes puts the path back to an update at
+// least as new, in time.
+func (t *trial) repaired(writes []*request, at time.Time, path string, was *update) bool {
+	for _, w := range writes {
+		if w.apply.At.Sub(at) > t.rules.Repaired {
+			return false
+		}
+		if u := t.updates[Marked(w.apply.Fields[path])]; u != nil && (u == was || u.place.after(was.place)) {
+			return true
+		}
+	}
+	return false
+}
+
+// boundedRepeats: the CRM takes what an update writes once, and once more at most
+// for each time that the answer was lost, an ownership broke, a letter was sent
+// again or a value was put on top again. A mail is asked for once.
+func (t *trial) boundedRepeats() {
+	lost, repairs := t.excuses()
+	for k, writes := range t.writes {
+		seen := map[string]bool{}
+		repeats := 0
+		for _, w := range writes {
+			if len(w.Updates) == 0 {
+				continue
+			}
+			t.checked()
+			what := updateList(w.Updates) + fmt.Sprint(w.apply.Fields) // maps are printed in order
+			if len(w.apply.Fields) > 0 && !seen[what] {
+				seen[what] = true
+				continue
+			}
+			repeats++
+			broken := t.broken(k.target, time.Time{}, w.apply.At)
+			if may := lost[k] + repairs[k] + t.redrives(w.Updates) + broken; repeats > may {
+				t.find(w.apply.At, k, "request %d wrote updates %v again, the contact's repeat %d; %d answers were lost, %d ownerships broke",
+					w.Request, w.Updates, repeats, lost[k], broken)
+			}
+		}
+	}
+	for k, mails := range t.mails {
+		asked := 0
+		for _, u := range t.of[k] {
+			if u.in && slices.ContainsFunc(sideEffects, func(f string) bool { _, ok := u.Fields[f]; return ok }) {
+				asked += max(1, len(u.drives))
+			}
+		}
+		t.checked()
+		if len(mails) > asked {
+			t.find(mails[len(mails)-1].At, k, "%d mails were sent, %d updates asked for one", len(mails), asked)
+		}
+	}
+}
+
+// sideEffects are fields that have the CRM do something beside storing.
+var sideEffects = []string{"send_set_password_email", "invitation"}
+
+// excuses counts by contact the writes of whose end nobody heard, and the calls
+// that were made to put a value on top again.
+func (t *trial) excuses() (lost, repairs map[key]int) {
+	lost, repairs = map[key]int{}, map[key]int{}
+	for _, r := range t.requests {
+		if r.success() && (r.reply == nil || r.reply.Status < 200 || r.reply.Status > 299) {
+			lost[r.key]++
+		}
+	}
+	for _, c := range t.inOrder {
+		if c.Repair {
+			repairs[c.key]++
+		} else if a := c.answer; a == nil || a.Verdict == "unknown" || a.Cut {
+			lost[c.key]++
+		}
+	}
+	return lost, repairs
+}
+
+func (t *trial) redrives(updates []int64) (n int) {
+	for _, u := range updates {
+		if v := t.updates[u]; v != nil {
+			n += max(0, len(v.drives)-1)
+		}
+	}
+	return n
+}
+
+// exclusivity: the CRM never has two writes of one contact at once. Those that
+// it holds back after their sender has given up do not count, nor does one whose
+// sender's ownership had broken when the other came.
+func (t *trial) exclusivity() {
+	open := map[key]*request{}
+	for _, r := range t.requests {
+		if r.Operation != "update" || r.key.contact == "" || strings.Contains(r.fault(), "late") {
+			continue
+		}
+		t.checked()
+		was := open[r.key]
+		if was != nil && (was.reply == nil || was.reply.At.After(r.At)) && t.broken(r.key.target, was.At.Add(-time.Minute), r.At) == 0 {
+			t.find(r.At, r.key, "request %d arrived while request %d was being served", r.Request, was.Request)
+		}
+		if was == nil || was.reply != nil && (r.reply == nil || r.reply.At.After(was.reply.At)) {
+			open[r.key] = r
+		}
+	}
+}
