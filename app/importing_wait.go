@@ -74,7 +74,7 @@ func (a *App) laneNow(ctx context.Context, t config.Target, waiting int64, p *Im
 	}
 	now, lane := time.Now(), &live.Lane
 	switch {
-	case !found || now.Sub(lane.At) > staleAfter || lane.State == "released":
+	case !found || now.Sub(lane.At) > staleAfter || lane.State == stateReleased || lane.State == stateCutShort:
 		p.Hold = "no worker runs its lane: crmsync run"
 		return nil
 	case lane.Hold != nil:

@@ -35,6 +35,12 @@ const (
 	reportAtLeast = 10 * time.Second
 )
 
+// States of a lane that has ended, as it leaves them behind.
+const (
+	stateReleased = "released"
+	stateCutShort = "cut short" // calls of it may still be at work in the CRM
+)
+
 // laneState is what the owner of a target tells the others.
 type laneState struct {
 	Owner string        `json:"owner"` // host/pid
@@ -103,6 +109,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	// another version.
 	var before struct {
 		Lane struct {
+			State  string          `json:"state"`
 			Spent  []worker.Spent  `json:"spent"`
 			Memory json.RawMessage `json:"memory"`
 		} `json:"lane"`
@@ -133,6 +140,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
 		Memory:        remembered(before.Lane.Memory, log),
+		Inherited:     before.Lane.State != "" && before.Lane.State != stateReleased,
 		Orders:        a.ordersOf(name),
 		SecretChanged: secretChanged(t),
 		Cancelled:     cancelled(s),
@@ -158,8 +166,12 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	a.leave(name)
 	if err == nil || work.Err() != nil {
 		// What the quota was used for, and why we held, must outlive us.
+		state := stateReleased
+		if work.Err() != nil {
+			state = stateCutShort
+		}
 		told.put(context.WithoutCancel(work), worker.Status{
-			Target: name, At: time.Now(), State: "released", Spent: lane.Spent(), Memory: lane.Memory(),
+			Target: name, At: time.Now(), State: state, Spent: lane.Spent(), Memory: lane.Memory(),
 		})
 	}
 	switch {

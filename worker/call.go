@@ -57,6 +57,7 @@ func (l *Lane) ripen(work context.Context, now time.Time) {
 		l.obey(o)
 	}
 	l.recall(work, now)
+	l.repairsDue(now)
 	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
 		l.endHold(now, "the time it asked for is over")
 	}
@@ -89,7 +90,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 			return waiting{what: "the next probe", until: l.nextLook(now, at)}
 		}
 	}
-	if l.ready.len() == 0 {
+	if l.ready.len() == 0 && (len(l.repairs) == 0 || !l.mayRepair()) {
 		if len(l.retries) > 0 {
 			return waiting{what: "the next retry", until: l.retries[0].due}
 		}
@@ -149,6 +150,10 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		l.readProbe(work, now)
 		return
 	}
+	if len(l.repairs) > 0 && l.mayRepair() {
+		l.repair(work, now)
+		return
+	}
 	s := l.next()
 	if s.take == nil {
 		s.take = l.newTake(s)
@@ -180,13 +185,24 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybeSent,
 	}
 	go l.guarded(s.key, now, s, func(r *result) {
-		answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
-		if len(answers) != 1 {
-			r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
-			return
-		}
-		r.ans = answers[0]
+		l.send(work, r, change)
 	})
+}
+
+// send makes the call for one change, unless our ownership ran down while the
+// process was stopped.
+func (l *Lane) send(work context.Context, r *result, change contact.Change) {
+	if time.Until(l.o.Source.Lease()) < l.o.Timeout {
+		r.cut = errLease
+		r.ans = crm.Answer{Verdict: contact.VerdictTransient, Detail: errLease.Error()}
+		return
+	}
+	answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
+	if len(answers) != 1 {
+		r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
+		return
+	}
+	r.ans = answers[0]
 }
 
 // next takes the slot whose turn it is. Where the lane holds for a storm it is

@@ -19,6 +19,10 @@ func (l *Lane) decide(work context.Context, r result) {
 		l.probed(work, r)
 		return
 	}
+	if r.repair {
+		l.repaired(r)
+		return
+	}
 	now, s, a := r.ended, r.slot, r.ans
 	l.calling--
 	probe := l.probing == s
@@ -30,6 +34,9 @@ func (l *Lane) decide(work context.Context, r result) {
 		// not known, unless the sender is sure.
 		s.maybeSent = s.maybeSent || a.Verdict == contact.VerdictUnknown
 		if !a.Verdict.Success() {
+			if a.Verdict == contact.VerdictUnknown {
+				l.mayComeLate(s.key, s.take.fields, now)
+			}
 			l.stats.Requests += int64(a.Requests)
 			l.requeue(s)
 			return
@@ -57,6 +64,7 @@ func (l *Lane) decide(work context.Context, r result) {
 		l.requeue(s)
 	default:
 		s.maybeSent = s.maybeSent || a.Verdict == contact.VerdictUnknown
+		l.mayComeLate(s.key, s.take.fields, now) // even behind a 504
 		l.tryAgain(work, s, r)
 	}
 }
@@ -98,6 +106,7 @@ func (l *Lane) accepted(work context.Context, s *slot, r result) {
 	case s.maybeSent:
 		e.Resolved = contact.Repeated
 	}
+	l.took(s.key, s.take.fields, r.ended)
 	s.take.accept(l.o.Rules, e)
 	s.startAfresh()
 	l.goOn(work, s, r.ended)

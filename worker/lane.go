@@ -66,6 +66,12 @@ type Lane struct {
 	incident int            // failures in a row that the sender calls the target's
 	lastGood time.Time      // last answer that showed the target alive
 
+	doubts     map[string]*doubt // by contact id: what may come late
+	doubtsEnd  time.Time         // nothing of it can after that
+	contested  []*doubt          // those of which something has been written since
+	repairs    []*doubt          // those whose turn it is
+	nextRepair time.Time         // when the next is due; zero: none is
+
 	writesFail bool // writes have failed while reads were answered
 	readOnly   int  // changes in a row since, which needed no write
 
@@ -94,6 +100,7 @@ func New(o Options) *Lane {
 		done:     make(chan struct{}),
 		slots:    map[string]*slot{},
 		streak:   map[string]int{},
+		doubts:   map[string]*doubt{},
 		storms:   storms{rows: map[rowKey]*row{}},
 		stats:    newCounts(),
 		budget:   NewBudget(o.Quota, o.Spent, time.Now()),
@@ -160,6 +167,9 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		wake := idleWait
 		if !l.waiting.until.IsZero() {
 			wake = min(wake, max(0, time.Until(l.waiting.until)))
+		}
+		if !l.nextRepair.IsZero() {
+			wake = min(wake, max(0, time.Until(l.nextRepair)))
 		}
 		timer.Reset(wake)
 		select {
@@ -341,4 +351,6 @@ type result struct {
 	began time.Time
 	ended time.Time
 	cut   error // a request was not made because of the lease or the context
+
+	repair bool // it put on top again what was written before
 }

@@ -15,6 +15,11 @@ func (s *sim) check() {
 	s.checkRequests()
 	s.checkSideEffects()
 	s.countCalls()
+	for _, o := range s.w.m.over {
+		if o.late && !o.mended.IsZero() {
+			s.saw("put right again")
+		}
+	}
 	if s.w.q.cut > 0 {
 		s.saw("settlement cut off")
 	}

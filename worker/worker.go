@@ -112,6 +112,12 @@ type Options struct {
 
 	// Memory is what a former lane of this target knew.
 	Memory Memory
+	// Inherited says that the former lane did not end in good order: a call of
+	// it may still be at work in the CRM.
+	Inherited bool
+	// Late is how long after its sender gave a request up the CRM may still
+	// carry it out; 0 means [DefaultLate].
+	Late time.Duration
 
 	Window, WindowBytes int // 0 means the defaults
 	OutageAfter         int // 0 means the default
@@ -166,6 +172,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Quota.Concurrency, 1)
 	def(&o.Quota.Burst, 1)
 	dur(&o.Margin, DefaultMargin)
+	dur(&o.Late, DefaultLate)
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}
