@@ -206,10 +206,22 @@ func (l *Lane) send(work context.Context, r *result, change contact.Change) {
 }
 
 // next takes the slot whose turn it is. Where the lane holds for a storm it is
-// any: the one that ends the storm may stand far behind.
+// any: the one that ends the storm may stand far behind. Where a read was answered
+// in a hold it is the contact that was read.
 func (l *Lane) next() *slot {
-	if l.hold != nil && l.hold.Reason == HoldStorm {
-		return l.ready.popAny(l.rng.IntN)
+	h := l.hold
+	if h != nil && h.trial {
+		if s := l.slots[l.readOf]; s != nil && s.state == slotReady {
+			l.leaveTurn(s)
+			return s
+		}
+	}
+	if h != nil && h.Reason == HoldStorm {
+		s := l.ready.any(l.rng.IntN)
+		if s != nil {
+			l.leaveTurn(s)
+		}
+		return s
 	}
 	return l.ready.pop(l.o.BulkEvery)
 }

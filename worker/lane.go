@@ -62,6 +62,7 @@ type Lane struct {
 	prober   Prober     // nil where the sender is none
 	probing  *slot
 	reading  bool           // a read is in flight as a probe
+	readOf   string         // the contact of the last of those
 	streak   map[string]int // contact id: counted failures since the last answer that showed the target alive
 	incident int            // failures in a row that the sender calls the target's
 	lastGood time.Time      // last answer that showed the target alive

@@ -143,22 +143,9 @@ func (q *readyQueue) leave(s *slot, c contact.Class) {
 
 func (q *readyQueue) len() int { return q.n[contact.Live] + q.n[contact.Bulk] }
 
-// peek is a slot that is ready; nil where none is.
-func (q *readyQueue) peek() *slot {
-	for c := range q.fifo {
-		f := &q.fifo[c]
-		for _, e := range f.list[f.head:] {
-			if e.slot.ticket[c] == e.ticket {
-				return e.slot
-			}
-		}
-	}
-	return nil
-}
-
-// popAny takes a ready slot from anywhere in its FIFO; pick draws a number
-// below its argument. nil where none is ready.
-func (q *readyQueue) popAny(pick func(int) int) *slot {
+// any is a ready slot from anywhere in its FIFO; pick draws a number below its
+// argument. nil where none is ready.
+func (q *readyQueue) any(pick func(int) int) *slot {
 	classes := [contact.Classes]contact.Class{contact.Live, contact.Bulk}
 	if pick(2) == 1 {
 		slices.Reverse(classes[:])
@@ -172,7 +159,6 @@ func (q *readyQueue) popAny(pick func(int) int) *slot {
 		first := pick(len(waiting))
 		for i := range waiting {
 			if e := waiting[(first+i)%len(waiting)]; e.slot.ticket[c] == e.ticket {
-				q.leave(e.slot, c) // its entry goes stale
 				return e.slot
 			}
 		}
