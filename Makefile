@@ -41,9 +41,10 @@ fmt: ## format
 bench: ## benchmarks: time, allocations; a drain and a strict quota by real processes
 	go test -run '^$$' -bench . -benchmem ./...
 
-sim: ## a longer simulation of lane and queue (SEEDS=2000)
+sim: ## longer simulations: the lane, whole workers, the queue (SEEDS=2000)
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
 	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
+	GOMAXPROCS=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
 
 judge: ## what a history says of the promises (HISTORY=file.jsonl)

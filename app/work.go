@@ -61,9 +61,12 @@ func (a *App) Work(ctx, work context.Context) error {
 	}
 	clients := map[string]client{}
 	for name, t := range a.cfg.Targets {
-		c, err := newClient(t, a.o.Version)
+		c, err := dialClient(t, a.o.Version, a.o.seams.crm)
 		if err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
+		}
+		if a.o.seams.sender != nil {
+			c = a.o.seams.sender(name, c)
 		}
 		defer c.CloseIdle()
 		clients[name] = c
@@ -134,8 +137,12 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	defer leave()
 	quota := quotaOf(t.Quota)
 	quota.Durable = true // see report
+	source := worker.Source(s)
+	if a.o.seams.source != nil {
+		source = a.o.seams.source(name, s)
+	}
 	lane := worker.New(worker.Options{
-		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
+		Target: name, Source: source, Sender: c, Rules: c.Rules(), Check: c.Check,
 		Timeout: t.Timeout, Quota: quota, Requests: requestsOf(t.Kind), Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
@@ -148,6 +155,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		OnAnswer:      func(ans crm.Answer, took time.Duration) { a.meters.answer(name, ans, took) },
 		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
 		Log:           a.o.Log,
+		Seed:          a.o.seams.seed,
 	})
 	a.enter(name, lane)
 	aside, stop := context.WithCancel(ctx)

@@ -226,6 +226,22 @@ func (t *trial) find(at time.Time, k key, format string, a ...any) {
 // checked counts one thing that was held against the promise at hand.
 func (t *trial) checked() { t.verdict.Checked++ }
 
+// troubled says whether something went wrong at a target between two instants, or an
+// operator held it.
+func (t *trial) troubled(target string, from, to time.Time) bool {
+	for _, f := range t.faults {
+		if (f.target == "" || f.target == target) && !f.from.After(to) && (f.to.IsZero() || !f.to.Before(from)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(t.holds, func(h Event) bool {
+		return h.Target == target && !h.At.After(to) && h.At.After(from.Add(-longHold))
+	})
+}
+
+// longHold is how long an operator's hold may have lasted.
+const longHold = 10 * time.Minute
+
 // within says whether an instant lies in a fault of one of these names on a
 // target, or up to after later; no names mean any.
 func (t *trial) within(target string, at time.Time, after time.Duration, names ...string) bool {

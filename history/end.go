@@ -1,6 +1,7 @@
 package history
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -16,42 +17,44 @@ func (t *trial) classification() {
 		}
 		t.checked()
 		switch {
-		case end.Outcome == "dead" && u.Fate == "" && !t.stormy(u, end):
+		case end.Outcome == "dead" && (u.Fate == "" || end.Reason != u.Fate) && t.stormy(u, end):
+		case end.Outcome == "dead" && u.Fate == "":
 			t.find(end.At, u.key, "update %d ended dead (%s, status %d), and nothing is wrong with it", u.Update, end.Reason, end.Status)
-		case end.Outcome == "dead" && u.Fate != "" && end.Reason != u.Fate && !t.stormy(u, end):
+		case end.Outcome == "dead" && end.Reason != u.Fate:
 			t.find(end.At, u.key, "update %d ended dead for %s, it should have been for %s", u.Update, end.Reason, u.Fate)
 		case u.Fate != "" && (end.Outcome == "applied" || end.Outcome == "unchanged"):
 			t.find(end.At, u.key, "update %d ended %s, it should have been dead for %s", u.Update, end.Outcome, u.Fate)
 		}
 	}
 	refused := map[key]map[string]int{}
-	for _, r := range t.requests {
-		if r.Operation != "update" || len(r.Updates) == 0 || !refusal(r) {
+	for _, c := range t.inOrder {
+		if c.answer == nil || !refusal(c) || c.Repair {
 			continue
 		}
 		t.checked()
-		if refused[r.key] == nil {
-			refused[r.key] = map[string]int{}
+		if refused[c.key] == nil {
+			refused[c.key] = map[string]int{}
 		}
-		what := updateList(r.Updates)
-		refused[r.key][what]++
-		may := 1 + t.redrives(r.Updates) + t.broken(r.key.target, time.Time{}, r.At)
-		if refused[r.key][what] > may && !t.within(r.key.target, r.At, stormAfter, faultStorm) {
-			t.find(r.At, r.key, "updates %v were sent for the %dth time after the CRM had refused them for good", r.Updates, refused[r.key][what])
+		what := fmt.Sprint(c.Merged, c.Fields) // maps are printed in order
+		refused[c.key][what]++
+		// A new owner does not know how far the one before had come.
+		may := 1 + t.redrives(marksOf(c.Fields)) + max(0, t.owners(c.key.target, c.At)-1)
+		if refused[c.key][what] > may && !t.within(c.key.target, c.At, stormAfter, faultStorm) {
+			t.find(c.At, c.key, "call %s sends for the %dth time what the CRM has refused for good", c.Call, refused[c.key][what])
 		}
 	}
 }
 
-// refusal says that the CRM refused a write for good.
-func refusal(r *request) bool {
-	if r.reply == nil || r.fault() != "" {
-		return false
+// refusal says that the CRM refused a change for good.
+func refusal(c *call) bool { return c.answer.Verdict == "invalid" || c.answer.Verdict == "missing" }
+
+func marksOf(fields map[string]string) (out []int64) {
+	for _, v := range fields {
+		if n := Marked(v); n > 0 {
+			out = append(out, n)
+		}
 	}
-	switch r.reply.Status {
-	case 400, 409, 410, 422:
-		return true
-	}
-	return false
+	return out
 }
 
 // faultStorm is what a fault is named in which a CRM refuses everybody for good.
@@ -62,19 +65,34 @@ const (
 	stormLeast = 25
 )
 
-// stormy says that the update died of a storm: few may, and more where an operator
-// accepted it.
+// stormy says that the update died of a storm. It takes many contacts to know one:
+// letters of few may be left, and more where an operator accepted it.
 func (t *trial) stormy(u *update, end Event) bool {
-	if !t.within(u.key.target, end.At, stormAfter, faultStorm) {
+	i := t.storm(u.key.target, end.At)
+	if i < 0 {
 		return false
 	}
-	t.storms[u.key.target]++
+	if t.storms[i] == nil {
+		t.storms[i] = map[string]bool{}
+	}
+	t.storms[i][u.key.contact] = true
 	for i := range t.events {
 		if e := &t.events[i]; e.Kind == Act && e.Name == ActAccept && e.Target == u.key.target {
 			return true
 		}
 	}
-	return t.storms[u.key.target] <= 2*stormLeast
+	return len(t.storms[i]) <= 2*stormLeast
+}
+
+// storm is the index of the last storm that had begun by an instant and was not long
+// over, -1 for none.
+func (t *trial) storm(target string, at time.Time) int {
+	for i, f := range slices.Backward(t.faults) {
+		if f.name == faultStorm && f.target == target && !f.from.After(at) && (f.to.IsZero() || !at.After(f.to.Add(stormAfter))) {
+			return i
+		}
+	}
+	return -1
 }
 
 // wholeLetters: a dead letter holds the original bytes and says why, and there is
@@ -152,11 +170,16 @@ func (t *trial) liveness() {
 // ended a moment before and what has by then.
 func (t *trial) conservation() {
 	type jobKey struct{ target, job string }
-	rows := map[jobKey]map[int64]bool{}
+	rows := map[jobKey]int64{} // that were offered
+	redriven := map[jobKey]bool{}
+	removed := map[jobKey]int64{}
 	ended := map[jobKey][]time.Time{}
 	for _, u := range t.order {
 		if k := (jobKey{u.key.target, u.Job}); u.Job != "" && len(u.drives) > 0 {
 			ended[k] = append(ended[k], u.drives[0].settles[0].At)
+			redriven[k] = redriven[k] || len(u.drives) > 1
+		} else if u.removed {
+			removed[k]++
 		}
 	}
 	for _, e := range ended {
@@ -175,23 +198,17 @@ func (t *trial) conservation() {
 		e := &t.events[i]
 		k := jobKey{e.Target, e.Job}
 		switch {
-		case e.Kind == Stored:
-			if u := t.updates[e.Update]; u != nil && u.Job != "" {
-				k = jobKey{u.key.target, u.Job}
-				if rows[k] == nil {
-					rows[k] = map[int64]bool{}
-				}
-				rows[k][e.Update] = true
-			}
+		case e.Kind == Offer && e.Job != "":
+			rows[k]++
 		case e.Kind == Sample:
 			t.checked()
 			if e.Rows != e.Waiting+e.Ended {
 				t.find(e.At, key{target: e.Target}, "job %s: %d rows are not %d that wait and %d that ended", e.Job, e.Rows, e.Waiting, e.Ended)
 			}
-			if n := int64(len(rows[k])); e.Rows > n+1 {
-				t.find(e.At, key{target: e.Target}, "job %s: %d rows of %d that were stored", e.Job, e.Rows, n)
+			if e.Rows > rows[k] {
+				t.find(e.At, key{target: e.Target}, "job %s: %d rows of %d that were offered", e.Job, e.Rows, rows[k])
 			}
-			if least, most := by(k, e.At.Add(-sampleTakes)), by(k, e.At); e.Ended < least || e.Ended > most {
+			if least, most := by(k, e.At.Add(-sampleTakes)), by(k, e.At); e.Ended < least && !redriven[k] || e.Ended > most+removed[k] {
 				t.find(e.At, key{target: e.Target}, "job %s: %d rows ended, by the records between %d and %d", e.Job, e.Ended, least, most)
 			}
 		}
@@ -238,20 +255,22 @@ func (t *trial) auditFirst() {
 	}
 	for i := range t.events {
 		e := &t.events[i]
-		name := ""
+		var names []string
 		switch {
 		case e.Kind == Settle && e.Of != 0 && e.Name != recalled:
-			name = ActRedrive
+			names = []string{ActRedrive}
 		case e.Kind == Settle && e.Outcome == "discarded":
-			name = ActDiscard
+			names = []string{ActDiscard, ActRedrive} // what was sent again takes its letter's place
 		case e.Kind == Settle && e.Outcome == "cancelled":
-			name = ActCancel
+			names = []string{ActCancel, ActForget}
 		default:
 			continue
 		}
 		t.checked()
-		if !slices.ContainsFunc(noted[act{name, e.Target}], func(at time.Time) bool { return !at.After(e.At) }) {
-			t.find(e.At, key{e.Target, e.Contact}, "update %d ended %s by an order (%s) that no audit record tells of before", e.Update, e.Outcome, name)
+		if !slices.ContainsFunc(names, func(name string) bool {
+			return slices.ContainsFunc(noted[act{name, e.Target}], func(at time.Time) bool { return !at.After(e.At) })
+		}) {
+			t.find(e.At, key{e.Target, e.Contact}, "update %d ended %s by an order (%s) that no audit record tells of before", e.Update, e.Outcome, strings.Join(names, " or "))
 		}
 	}
 }

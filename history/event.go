@@ -46,8 +46,8 @@ const (
 	// Mail is a message that a request had the CRM send: Request, Target, Contact.
 	Mail Kind = "mail"
 	// Settle is an outcome that was stored: Update, Target, Contact, Class, Seq,
-	// Outcome, Record; Reason, Attempts, Body and Letter of a dead one, Of and
-	// Force of a redrive.
+	// Outcome, Record; Reason, Attempts, Body and Letter of a dead one, Letter of
+	// one that was discarded, Of and Force of a redrive.
 	Settle Kind = "settle"
 	// Own and Free are a process beginning and ending to own a target: Target; Lost
 	// where it did not end in good order.

@@ -3,14 +3,42 @@ package history
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
 // contactOrder: in the order in which the CRM took them, no path goes back to an
 // older update's value. A request that the CRM carried out after its sender had
-// given it up may do that, if the newer value is put on top again in time.
+// given it up may do that, if the newer value is put on top again in time; an owner
+// that comes in between does not know of what had settled before.
 func (t *trial) contactOrder() {
+	for _, o := range t.overwrites() {
+		t.checked()
+		if o.was == nil || o.late && (o.repaired || o.handedOver) {
+			continue
+		}
+		text := fmt.Sprintf("request %d put %s of update %d over that of the newer update %d", o.by.Request, o.path, o.u.Update, o.was.Update)
+		if o.late {
+			text += ", carried out late, and it was not put right in time"
+		}
+		t.find(o.by.apply.At, o.u.key, "%s", text)
+	}
+}
+
+// overwrite is a value that the CRM took at a path.
+type overwrite struct {
+	path                       string
+	by                         *request
+	u                          *update
+	was                        *update // the newer one that it was put over; nil: there was none
+	late, repaired, handedOver bool
+}
+
+// overwrites lists every value that was taken. It is worked out once.
+func (t *trial) overwrites() []overwrite {
+	if t.taken != nil {
+		return t.taken
+	}
+	t.taken = []overwrite{}
 	for k, writes := range t.writes {
 		top := map[string]*update{}
 		for i, w := range writes {
@@ -19,40 +47,38 @@ func (t *trial) contactOrder() {
 				if u == nil || u.key != k {
 					continue
 				}
-				t.checked()
-				was := top[path]
-				if was == nil || u == was || !was.counts() || !was.place.after(u.place) {
+				o := overwrite{path: path, by: w, u: u}
+				if was := top[path]; was == nil || u == was || !was.counts() || !was.place.after(u.place) {
 					top[path] = u
-					continue
+				} else {
+					o.was, o.late = was, t.late(w)
+					o.repaired = o.late && t.repaired(writes[i+1:], w.apply.At, path, was)
+					o.handedOver = t.owners(k.target, w.apply.At.Add(t.rules.Repaired)) > t.owners(k.target, w.At)
 				}
-				late := t.late(w)
-				if late && t.repaired(writes[i+1:], w.apply.At, path, was) {
-					continue
-				}
-				text := fmt.Sprintf("request %d put %s of update %d over that of the newer update %d", w.Request, path, u.Update, was.Update)
-				if late {
-					text += ", carried out late, and it was not put right in time"
-				}
-				t.find(w.apply.At, k, "%s", text)
+				t.taken = append(t.taken, o)
 			}
 		}
 	}
+	return t.taken
 }
 
+// faultLate is what a fault is named by which a CRM carries a request out long after
+// it came, whether or not anybody still waits for the answer.
+const faultLate = "late-apply"
+
 // late says that the request was carried out when its sender could no longer know:
-// the CRM held it back, or the sender's ownership had ended meanwhile.
+// the CRM held it back, the sender had given it up, or its ownership had broken.
 func (t *trial) late(w *request) bool {
-	if strings.Contains(w.fault(), "late") {
-		return true
-	}
-	return t.broken(w.key.target, w.At.Add(-time.Minute), w.apply.At) > 0
+	return w.fault() == faultLate || waitedFor(w, t.callsOf[w.key]).Before(w.apply.At) ||
+		t.broken(w.key.target, w.At.Add(-time.Minute), w.apply.At) > 0
 }
 
 // repaired says whether one of the writes puts the path back to an update at
-// least as new, in time.
+// least as new, in time; while something goes wrong that has no bound.
 func (t *trial) repaired(writes []*request, at time.Time, path string, was *update) bool {
+	troubled := t.troubled(was.key.target, at, at.Add(t.rules.Repaired))
 	for _, w := range writes {
-		if w.apply.At.Sub(at) > t.rules.Repaired {
+		if !troubled && w.apply.At.Sub(at) > t.rules.Repaired {
 			return false
 		}
 		if u := t.updates[Marked(w.apply.Fields[path])]; u != nil && (u == was || u.place.after(was.place)) {
@@ -133,22 +159,39 @@ func (t *trial) redrives(updates []int64) (n int) {
 	return n
 }
 
-// exclusivity: the CRM never has two writes of one contact at once. Those that
-// it holds back after their sender has given up do not count, nor does one whose
-// sender's ownership had broken when the other came.
+// exclusivity: the CRM never has two writes of one contact at once, as far as their
+// sender can know: what it still works on when the sender has given up does not
+// count, nor does the write of an owner whose ownership had broken when the other
+// came.
 func (t *trial) exclusivity() {
 	open := map[key]*request{}
+	until := map[key]time.Time{}
 	for _, r := range t.requests {
-		if r.Operation != "update" || r.key.contact == "" || strings.Contains(r.fault(), "late") {
+		if r.Operation != "update" || r.key.contact == "" || r.fault() == faultLate {
 			continue
 		}
 		t.checked()
-		was := open[r.key]
-		if was != nil && (was.reply == nil || was.reply.At.After(r.At)) && t.broken(r.key.target, was.At.Add(-time.Minute), r.At) == 0 {
+		if was := open[r.key]; was != nil && until[r.key].After(r.At) && t.broken(r.key.target, was.At.Add(-time.Minute), r.At) == 0 {
 			t.find(r.At, r.key, "request %d arrived while request %d was being served", r.Request, was.Request)
 		}
-		if was == nil || was.reply != nil && (r.reply == nil || r.reply.At.After(was.reply.At)) {
-			open[r.key] = r
+		if end := waitedFor(r, t.callsOf[r.key]); open[r.key] == nil || end.After(until[r.key]) {
+			open[r.key], until[r.key] = r, end
 		}
 	}
+}
+
+// waitedFor is until when the sender of a request waited for its answer.
+func waitedFor(r *request, calls []*call) time.Time {
+	end := r.At
+	if r.reply != nil {
+		end = r.reply.At
+	}
+	i, found := slices.BinarySearchFunc(calls, r.At, func(c *call, at time.Time) int { return c.At.Compare(at) })
+	if !found {
+		i--
+	}
+	if i >= 0 && calls[i].answer != nil && calls[i].answer.At.Before(end) {
+		return calls[i].answer.At
+	}
+	return end
 }

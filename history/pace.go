@@ -33,6 +33,9 @@ func (t *trial) bucket(rs []*request, l Limits) {
 	slack := time.Duration(max(l.Burst, 1)-1)*gap + earliness
 	var due time.Time
 	for _, r := range rs {
+		if t.heldBack(r) {
+			continue
+		}
 		t.checked()
 		if early := due.Sub(r.At); early > slack {
 			t.find(r.At, key{target: r.Target}, "request %d came %s too early for %g a second with a burst of %d", r.Request, early-slack, l.Rate, l.Burst)
@@ -43,6 +46,20 @@ func (t *trial) bucket(rs []*request, l Limits) {
 		}
 		due = due.Add(gap)
 	}
+}
+
+// FaultHeld and FaultStopped are what faults are named in which a network, or a
+// process that was stopped, keeps back what was sent and lets it go all at once.
+const (
+	FaultHeld    = "crm held"
+	FaultStopped = "stop"
+)
+
+// heldBack says that a request came with others that the network let go.
+func (t *trial) heldBack(r *request) bool {
+	return slices.ContainsFunc(t.faults, func(f fault) bool {
+		return (f.name == FaultHeld || f.name == FaultStopped) && !f.to.IsZero() && !r.At.Before(f.to) && r.At.Sub(f.to) <= t.rules.Grace
+	})
 }
 
 func (t *trial) window(rs []*request, w Window) {
@@ -88,6 +105,28 @@ func (t *trial) patience(rs []*request) {
 // what it said.
 const handover = 2 * time.Second
 
+// again says whether a call is another try of one before: it writes all that that
+// one did, with the same values or newer ones, and not all of them have ended.
+func (t *trial) again(c, before *call) bool {
+	open := false
+	for path, was := range before.Fields {
+		value, ok := c.Fields[path]
+		if !ok || Marked(value) == 0 && Marked(was) != 0 {
+			return false // what clears it may be older
+		}
+		u, v := t.updates[Marked(value)], t.updates[Marked(was)]
+		if v == nil {
+			continue
+		}
+		if u != nil && u != v && !u.place.after(v.place) {
+			return false
+		}
+		end := v.end()
+		open = open || end.Kind == "" || end.At.After(c.At)
+	}
+	return open
+}
+
 // retryManners: who failed waits, and no longer tries than it may.
 func (t *trial) retryManners() {
 	last := map[key]*call{}
@@ -95,8 +134,8 @@ func (t *trial) retryManners() {
 		l := t.rules.Targets[c.key.target]
 		was := last[c.key]
 		last[c.key] = c
-		if was == nil || was.Actor != c.Actor || was.answer == nil || was.answer.Cut || c.Repair || was.Repair {
-			continue
+		if was == nil || was.Actor != c.Actor || was.answer == nil || was.answer.Cut || c.Repair || was.Repair || !t.again(c, was) {
+			continue // another change
 		}
 		var least time.Duration
 		switch was.answer.Verdict {

@@ -47,7 +47,7 @@ func (t *trial) losslessMerge() {
 		}
 		t.checked()
 		for path, value := range u.Fields {
-			if Marked(value) == 0 || wrote[u.Update][path] || t.newer(u, path) != nil {
+			if slices.Contains(sideEffects, path) || Marked(value) == 0 || wrote[u.Update][path] || t.newer(u, path) != nil {
 				continue // what clears a field says nothing of itself
 			}
 			t.find(end.At, u.key, "update %d ended %s, but its %s never reached the CRM and nothing newer wrote it", u.Update, end.Outcome, path)
@@ -121,6 +121,10 @@ func (t *trial) invented(w *request, k key, path, value string, u *update) {
 // convergence: at the end each path holds the value of the newest update that
 // counts.
 func (t *trial) convergence() {
+	unsure := map[pathKey]bool{} // put back by a late request when the owner changed
+	for _, o := range t.overwrites() {
+		unsure[pathKey{o.u.key, o.path}] = o.was != nil && o.late && o.handedOver && !o.repaired
+	}
 	paths := map[key]map[string]bool{}
 	for _, u := range t.order {
 		if paths[u.key] == nil {
@@ -137,7 +141,7 @@ func (t *trial) convergence() {
 		}
 		for path := range maps.Keys(of) {
 			w := t.winner(k, path)
-			if w == nil {
+			if w == nil || slices.Contains(sideEffects, path) || t.forgotten(k, path) || unsure[pathKey{k, path}] {
 				continue
 			}
 			t.checked()
@@ -146,4 +150,13 @@ func (t *trial) convergence() {
 			}
 		}
 	}
+}
+
+// forgotten says that an update of the path was removed with its contact and has no
+// outcome: it may have been written, and nobody knows.
+func (t *trial) forgotten(k key, path string) bool {
+	return slices.ContainsFunc(t.of[k], func(u *update) bool {
+		_, writes := u.Fields[path]
+		return writes && u.removed && len(u.drives) == 0
+	})
 }

@@ -27,14 +27,18 @@ type trial struct {
 	writes   map[key][]*request // in the order of applying
 	calls    map[string]*call
 	inOrder  []*call
+	callsOf  map[key][]*call
 	mails    map[key][]Event
 	final    map[key]Event
+	taken    []overwrite
 	winners  map[pathKey]*update
-	storms   map[string]int // letters of storms, by target
-	mixed    map[key]bool   // contacts with versions on some updates only
+	storms   map[int]map[string]bool // contacts with letters of a storm, by fault
+	mixed    map[key]bool            // contacts with versions on some updates only
 
 	faults  []fault
 	breaks  []Event // crashes and lost ownerships
+	owns    []Event // ownerships that began
+	holds   []Event // that operators ordered
 	calm    time.Time
 	rest    time.Time
 	on      Invariant
@@ -118,8 +122,8 @@ func newTrial(events []Event) *trial {
 	Sort(events)
 	t := &trial{
 		events: events, updates: map[int64]*update{}, of: map[key][]*update{}, letters: map[uint64]letter{},
-		byNumber: map[string]map[int]*request{}, writes: map[key][]*request{}, calls: map[string]*call{},
-		mails: map[key][]Event{}, final: map[key]Event{}, winners: map[pathKey]*update{}, mixed: map[key]bool{}, storms: map[string]int{},
+		byNumber: map[string]map[int]*request{}, writes: map[key][]*request{}, calls: map[string]*call{}, callsOf: map[key][]*call{},
+		mails: map[key][]Event{}, final: map[key]Event{}, winners: map[pathKey]*update{}, mixed: map[key]bool{}, storms: map[int]map[string]bool{},
 	}
 	for i := range events {
 		t.offered(&events[i])
@@ -175,6 +179,7 @@ func (t *trial) take(e *Event) {
 		c := &call{Event: *e, key: k}
 		t.calls[e.Call] = c
 		t.inOrder = append(t.inOrder, c)
+		t.callsOf[k] = append(t.callsOf[k], c)
 	case Answer:
 		if c := t.calls[e.Call]; c != nil {
 			c.answer = e
@@ -189,6 +194,8 @@ func (t *trial) take(e *Event) {
 		t.healed(e)
 	case Crash:
 		t.breaks = append(t.breaks, *e)
+	case Own:
+		t.owns = append(t.owns, *e)
 	case Free:
 		if e.Lost {
 			t.breaks = append(t.breaks, *e)
@@ -201,6 +208,10 @@ func (t *trial) take(e *Event) {
 		t.final[k] = *e
 	case Act:
 		t.acted(e, k)
+	case Audit:
+		if e.Name == ActHold {
+			t.holds = append(t.holds, *e)
+		}
 	}
 }
 
@@ -265,6 +276,7 @@ const (
 	ActDiscard = "discard"
 	ActCancel  = "cancel"
 	ActAccept  = "accept"
+	ActHold    = "hold"
 )
 
 // settled sorts the outcomes by update and drive.
@@ -294,13 +306,22 @@ func (t *trial) settled(e *Event) {
 	}
 }
 
-// end is how the update ended at last; the zero event where it has not.
+// end is how the update ended at last; the zero event where it has not. A letter that
+// was discarded ended so, unless it was sent again.
 func (u *update) end() (last Event) {
+	var discards []Event
 	for _, d := range u.drives {
 		for _, s := range d.settles {
-			if s.Record >= last.Record {
+			if s.Outcome == "discarded" {
+				discards = append(discards, s)
+			} else if s.Record >= last.Record {
 				last = s
 			}
+		}
+	}
+	for _, s := range discards {
+		if last.Outcome == "dead" && (s.Letter == last.Letter || s.Letter == 0) {
+			return s
 		}
 	}
 	return last
@@ -311,7 +332,7 @@ func (u *update) end() (last Event) {
 func (u *update) counts() bool {
 	switch u.end().Outcome {
 	case "applied", "unchanged", "superseded":
-		return !u.removed
+		return true
 	}
 	return false
 }
@@ -357,6 +378,16 @@ func (t *trial) newer(u *update, path string) *update {
 func (t *trial) broken(target string, from, to time.Time) (n int) {
 	for _, b := range t.breaks {
 		if (b.Target == "" || b.Target == target) && !b.At.Before(from) && !b.At.After(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// owners is how many ownerships of the target had begun by an instant.
+func (t *trial) owners(target string, by time.Time) (n int) {
+	for _, o := range t.owns {
+		if o.Target == target && !o.At.After(by) {
 			n++
 		}
 	}

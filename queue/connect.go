@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ func (q *Queue) connect() error {
 	switch {
 	case q.srv != nil:
 		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(q.srv.server))...)
+	case o.Dial != nil:
+		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(dialer(o.Dial)))...)
 	case o.Context != "":
 		var set natscontext.Settings
 		if o.URL != "" {
@@ -56,6 +59,11 @@ func (q *Queue) connect() error {
 	}
 	return nil
 }
+
+// dialer is a function as the client library wants it.
+type dialer func() (net.Conn, error)
+
+func (d dialer) InProcessConn() (net.Conn, error) { return d() }
 
 // withoutUser takes what stands before the @ of a URL out of an error's text: it
 // may be a password.

@@ -171,6 +171,11 @@ func (q *Queue) Setup(ctx context.Context, targets []string) error {
 	if err != nil {
 		return err
 	}
+	for i := range configs {
+		if q.opt.InMemory || q.opt.SessionsInMemory && i == 0 {
+			configs[i].Storage, configs[i].MaxBytes = jetstream.MemoryStorage, -1 // a quota of memory is a reservation
+		}
+	}
 	if n := q.nc.MaxPayload(); n < minPayload {
 		return fmt.Errorf("queue: the server takes messages of at most %d bytes, a dead letter can have %d: set max_payload to 1MB", n, minPayload)
 	}

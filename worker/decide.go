@@ -43,8 +43,10 @@ func (l *Lane) decide(work context.Context, r result) {
 		}
 	}
 	l.record(s, r)
-	if a.Wait > 0 && (a.Verdict.Success() || a.Verdict.Permanent()) {
-		l.budget.pause(now.Add(a.Wait)) // it took this one and asks for a pause
+	if a.Wait > 0 && (a.Verdict != contact.VerdictTransient || a.Incident) {
+		// It asks everybody for a pause, whatever became of this one. Only what
+		// fails for itself may be meant for itself.
+		l.budget.pause(now.Add(a.Wait))
 	}
 	switch a.Verdict {
 	case contact.VerdictApplied, contact.VerdictUnchanged:

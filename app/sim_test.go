@@ -1,0 +1,331 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server/ats"
+	"github.com/rs/zerolog"
+
+	"crmsync/contact"
+	"crmsync/emulator"
+	"crmsync/history"
+)
+
+var (
+	simSeeds = flag.Int("sim.seeds", 2, "how many seeds the simulation runs")
+	simFirst = flag.Uint64("sim.first", 1, "the first of them")
+	simOut   = flag.String("sim.out", "", "a folder for the histories that break a promise")
+	simFile  = flag.Bool("sim.file", false, "keep the streams in files; histories do not repeat then")
+	simLog   = flag.Bool("sim.log", false, "print what the processes log")
+)
+
+var simCredentials = func() string {
+	b, _ := json.Marshal(map[string]string{
+		"account": emulator.DefaultAccount, "client_id": emulator.DefaultClientID,
+		"private_key": emulator.DefaultPrivateKey, "algorithm": "HS256",
+	})
+	return string(b)
+}()
+
+// simOptions is a seed spelled out.
+type simOptions struct {
+	seed             uint64
+	procs            int
+	safety           time.Duration // so long things go wrong
+	rate             float64
+	burst            int
+	conc             int
+	strict           bool // the CRMs enforce that themselves
+	perfex           string
+	contacts         int
+	pace             time.Duration
+	troubles         int
+	kinds            []string // what can go wrong
+	plan             []simTrouble
+	log              zerolog.Logger
+	timeout, retry   time.Duration
+	attempts, window int
+}
+
+func newSimOptions(seed uint64) simOptions {
+	w := simWorld{o: simOptions{seed: seed}}
+	r := w.actor("options")
+	o := simOptions{
+		seed: seed, procs: 1 + r.IntN(3), safety: 3*time.Minute + time.Duration(r.IntN(8))*time.Minute,
+		rate: 3 + 12*r.Float64(), burst: 1 + r.IntN(6), conc: 1 + r.IntN(6), strict: r.IntN(2) == 0,
+		perfex: []string{emulator.Perfex208, emulator.Perfex303}[r.IntN(2)], contacts: 4 + r.IntN(40),
+		timeout: 3 * time.Second, retry: 2 * time.Second, attempts: 8, log: zerolog.Nop(),
+	}
+	o.pace = time.Duration(float64(time.Second) * 3 / o.rate * (0.5 + 2*r.Float64()))
+	o.troubles = 3 + r.IntN(12)
+	for _, k := range simKinds { // a swarm: each seed has some of them
+		if r.IntN(2) == 0 && k != "server" {
+			o.kinds = append(o.kinds, k)
+		}
+	}
+	if len(o.kinds) == 0 {
+		o.kinds = []string{"crash"}
+	}
+	o.plan = o.rehearse(w.actor("plan"))
+	return o
+}
+
+func (o *simOptions) config(dir string) string {
+	one := func(name, kind, secret string) string {
+		return fmt.Sprintf(`
+  %s:
+    kind: %s
+    url: http://%[1]s
+    allow_insecure: true
+    allow_private: true
+    %[3]s
+    timeout: %s
+    quota: {rate: %g/s, burst: %d, concurrency: %d}
+    retry: {attempts: %d, base: %s, max: 10s}
+`, name, kind, secret, o.timeout, o.rate, o.burst, o.conc, o.attempts, o.retry)
+	}
+	return fmt.Sprintf("data: %s\nhttp: {listen: off}\nnats: {lease: 8s}\ntargets:\n", filepath.Join(dir, "data")) +
+		one(simOffice, "perfex", "token_file: perfex.token\n    permissions: [1, 2]") +
+		one(simShop, "evance", "credentials_file: evance.json")
+}
+
+func (o *simOptions) rules() *history.Rules {
+	l := history.Limits{Rate: o.rate, Burst: o.burst, Attempts: o.attempts, Backoff: o.retry / 20}
+	return &history.Rules{
+		Targets: map[string]history.Limits{simOffice: l, simShop: l},
+		Grace:   250 * time.Millisecond, Exit: time.Minute, Repaired: 65 * time.Second, Drain: 40 * time.Minute,
+	}
+}
+
+func (o *simOptions) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %d processes, %s of trouble, %.2f/s burst %d, %d at once, strict %v, perfex %s, %d contacts, an update each %s",
+		o.seed, o.procs, o.safety, o.rate, o.burst, o.conc, o.strict, o.perfex, o.contacts, o.pace/3)
+	for _, t := range o.plan {
+		fmt.Fprintf(&b, "\n  at %s for %s: %s %s p%d %.2f", t.at.Round(time.Millisecond), t.long.Round(time.Millisecond), t.kind, t.target, t.proc, t.p)
+	}
+	return b.String()
+}
+
+// TestSimulation runs whole workers over the real server and the real HTTP stack in
+// virtual time, has go wrong what the seed says, and gives the history to the judge.
+func TestSimulation(t *testing.T) {
+	total := map[string]int{}
+	for i := range *simSeeds {
+		seed := *simFirst + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			o := newSimOptions(seed)
+			r, seen := simulate(t, o)
+			for k, n := range seen {
+				total[k] += n
+			}
+			report(t, o, r)
+		})
+	}
+	for _, k := range keysOf(total) {
+		t.Logf("%7d %s", total[k], k)
+	}
+}
+
+func report(t *testing.T, o simOptions, r history.Report) {
+	t.Helper()
+	if len(r.Violations()) == 0 && !t.Failed() {
+		t.Logf("%s\n%d events over %s, %d updates, %d requests", strings.SplitN(o.String(), "\n", 2)[0], r.Events, r.Span, r.Updates, r.Requests)
+		return
+	}
+	t.Errorf("%s\n%s\nto repeat it: GOMAXPROCS=1 go test ./app -run 'TestSimulation$' -sim.first=%d -sim.seeds=1", o.String(), r, o.seed)
+}
+
+// simulate runs one seed and judges it.
+func simulate(t *testing.T, o simOptions) (r history.Report, seen map[string]int) {
+	t.Helper()
+	if *simLog {
+		o.log = zerolog.New(os.Stderr)
+	}
+	ats.Register() // the server's clock must not belong to the bubble
+	defer ats.Unregister()
+	// The client library pools timers; one of another bubble would be fatal.
+	runtime.GC()
+	runtime.GC()
+	defer func() { runtime.GC(); runtime.GC() }()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSimWorld(t, o)
+		w.run()
+		_, seen = w.happened()
+		events := w.Events()
+		r = history.Check(events)
+		if *simOut != "" && len(r.Broken()) > 0 {
+			w.save(events)
+		}
+	})
+	return r, seen
+}
+
+func (w *simWorld) save(events []history.Event) {
+	f, err := os.Create(filepath.Join(*simOut, fmt.Sprintf("%d.jsonl", w.o.seed)))
+	if err == nil {
+		err = history.Write(f, events)
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		w.t.Error(err)
+	}
+}
+
+func (w *simWorld) run() {
+	defer w.close()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	defer cancel()
+	for _, target := range simTargets {
+		followers.Go(func() { w.followRecords(ctx, target) })
+	}
+	r := w.actor("start")
+	for i := range w.o.procs {
+		w.start(i)
+		time.Sleep(time.Duration(r.Int64N(int64(time.Second)))) // no two tick together
+	}
+	// Latency never ceases; neither does the contact that its CRM breaks on.
+	for _, target := range simTargets {
+		w.faults[target].add(emulator.Fault{Kind: emulator.Latency, Min: 5 * time.Millisecond, Max: 120 * time.Millisecond})
+	}
+	w.faults[simOffice].add(emulator.Fault{Kind: emulator.PoisonContact, Contact: simPoison})
+
+	rough, calm := context.WithTimeout(ctx, w.o.safety)
+	defer calm()
+	var actors, troubles sync.WaitGroup
+	actors.Go(func() { w.produce(rough, "a") })
+	actors.Go(func() { w.importFiles(rough) })
+	actors.Go(func() { w.operate(rough) })
+	for _, t := range w.o.plan {
+		troubles.Go(func() {
+			if simPause(rough, t.at) {
+				w.trouble(rough, t)
+			}
+		})
+	}
+	troubles.Wait()
+	<-rough.Done()
+	actors.Wait()
+	w.heal(ctx)
+	w.Note(history.Event{Kind: history.Calm})
+	w.untilQuiet(ctx)
+	time.Sleep(3 * time.Minute) // until nothing can come late any more
+	w.untilQuiet(ctx)
+	w.Note(history.Event{Kind: history.Rest})
+	w.collect()
+	if w.t.Failed() {
+		return
+	}
+}
+
+// heal sees to it that everything is as it should be again.
+func (w *simWorld) heal(ctx context.Context) {
+	w.secret(emulator.DefaultToken)
+	w.crms[simOffice].SetToken(emulator.DefaultToken)
+	for _, target := range simTargets {
+		if err := w.control.Resume(ctx, Who{By: "ann", Via: "cli"}, target); err != nil {
+			w.t.Errorf("resume %s: %v", target, err)
+		}
+		if _, err := w.control.ResumeStorm(ctx, Who{By: "ann", Via: "cli"}, target, RecallLetters); err == nil {
+			w.saw("storm ended by the operator")
+		}
+	}
+	for i := range w.o.procs {
+		if w.in(i) == nil {
+			w.start(i)
+		}
+	}
+}
+
+// untilQuiet waits until nothing is queued any more, and no letter is in hand.
+func (w *simWorld) untilQuiet(ctx context.Context) {
+	var last string
+	r := w.actor("well")
+	for i, end := 0, time.Now().Add(45*time.Minute); time.Now().Before(end); time.Sleep(2 * time.Second) {
+		if i++; i%15 == 1 {
+			// A contact that always fails ends only where the CRM is seen to
+			// work for others.
+			for _, target := range simTargets {
+				w.publishOne(ctx, r, target, "990", nil)
+			}
+			continue
+		}
+		stats, err := w.control.q.Stats(ctx)
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		waiting := uint64(0)
+		for _, s := range stats {
+			for c := range contact.Class(contact.Classes) {
+				waiting += s.Class[c].Messages
+			}
+		}
+		if waiting == 0 {
+			return
+		}
+		last = fmt.Sprint(waiting, " wait")
+	}
+	w.t.Errorf("it does not come to rest: %s", last)
+	if st, err := w.control.Status(ctx); err == nil {
+		for _, t := range st.Targets {
+			b, _ := json.Marshal(t)
+			w.t.Logf("%s", b)
+		}
+	}
+}
+
+// The same seed, the same history: what fails can be repeated.
+func TestSimulationRepeats(t *testing.T) {
+	if runtime.GOMAXPROCS(0) != 1 {
+		t.Skip("histories are equal where one thread runs: GOMAXPROCS=1 go test ./app -run TestSimulationRepeats")
+	}
+	var first []string
+	for range 3 {
+		var lines []string
+		o := newSimOptions(*simFirst)
+		synctestHistory(t, o, &lines)
+		if first == nil {
+			first = lines
+			continue
+		}
+		for i := range min(len(first), len(lines)) {
+			if first[i] != lines[i] {
+				t.Fatalf("event %d of %d was\n%s\nand is\n%s", i, len(first), strings.Join(first[max(0, i-8):i+1], "\n"), strings.Join(lines[max(0, i-8):i+1], "\n"))
+			}
+		}
+		if !slices.Equal(first, lines) {
+			t.Fatalf("%d events and %d", len(first), len(lines))
+		}
+	}
+}
+
+func synctestHistory(t *testing.T, o simOptions, lines *[]string) {
+	ats.Register()
+	defer ats.Unregister()
+	runtime.GC()
+	runtime.GC()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSimWorld(t, o)
+		w.run()
+		for _, e := range w.Events() {
+			*lines = append(*lines, e.String())
+		}
+	})
+}
