@@ -128,7 +128,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	quota := quotaOf(t.Quota)
 	quota.Durable = true // see report
 	lane := worker.New(worker.Options{
-		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
+		Target: name, Source: s, Effects: s, Sender: c, Rules: c.Rules(), Check: c.Check,
 		Timeout: t.Timeout, Quota: quota, Requests: requestsOf(t.Kind), Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,

@@ -161,7 +161,10 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		l.settle(work, s, now)
 		return
 	}
-	if !l.budget.try(now) { // a call in flight was quicker
+	effect, undo := l.effectOf(s), s.undo
+	if effect != nil {
+		l.budget.promise()
+	} else if !l.budget.try(now) { // a call in flight was quicker
 		l.requeue(s)
 		return
 	}
@@ -177,16 +180,26 @@ func (l *Lane) start(work context.Context, now time.Time) {
 	}
 	l.stats.Calls++
 	change := contact.Change{
-		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybeSent,
+		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybe(),
 	}
 	go l.guarded(s.key, now, s, func(r *result) {
-		answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
-		if len(answers) != 1 {
-			r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
-			return
+		if r.effect = effect; effect != nil {
+			if !l.begin(work, r, undo) {
+				return
+			}
+			change.MaybeSent = change.MaybeSent || r.begun
 		}
-		r.ans = answers[0]
+		l.send(work, r, change)
 	})
+}
+
+func (l *Lane) send(work context.Context, r *result, change contact.Change) {
+	answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
+	if len(answers) != 1 {
+		r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
+		return
+	}
+	r.ans = answers[0]
 }
 
 // next takes the slot whose turn it is. Where the lane holds for a storm it is

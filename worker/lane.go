@@ -24,6 +24,7 @@ type Lane struct {
 	arrivals chan arrival
 	results  chan result
 	settled  chan settleResult
+	undone   chan struct{}
 	recalled chan recalled
 	asks     chan chan Status
 	stories  chan storyAsk
@@ -51,6 +52,7 @@ type Lane struct {
 
 	concurrency int // and how many there may be
 	settling    int // settlements in flight
+	undoing     int // notes of begun side effects that are being taken back
 	fatal       error
 
 	operator Orders
@@ -85,6 +87,7 @@ func New(o Options) *Lane {
 		arrivals: make(chan arrival, 256),
 		results:  make(chan result),
 		settled:  make(chan settleResult),
+		undone:   make(chan struct{}),
 		recalled: make(chan recalled, 1),
 		asks:     make(chan chan Status),
 		stories:  make(chan storyAsk),
@@ -154,7 +157,7 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		if l.draining {
 			l.drains()
 		}
-		if l.draining && l.calling == 0 && l.settling == 0 && l.storms.back == nil {
+		if l.draining && l.calling == 0 && l.settling == 0 && l.undoing == 0 && l.storms.back == nil {
 			return errors.Join(l.fatal, work.Err())
 		}
 		wake := idleWait
@@ -170,6 +173,8 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			l.decide(work, r)
 		case s := <-l.settled:
 			l.finish(s)
+		case <-l.undone:
+			l.undoing--
 		case r := <-l.recalled:
 			l.recallEnded(time.Now(), r)
 		case reply := <-l.asks:
@@ -341,4 +346,8 @@ type result struct {
 	began time.Time
 	ended time.Time
 	cut   error // a request was not made because of the lease or the context
+	// effect is the update with a side effect that the call was the first to
+	// carry; begun says that a former owner had noted that.
+	effect *contact.Update
+	begun  bool
 }
