@@ -142,7 +142,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		source = a.o.seams.source(name, s)
 	}
 	lane := worker.New(worker.Options{
-		Target: name, Source: source, Sender: c, Rules: c.Rules(), Check: c.Check,
+		Target: name, Source: source, Effects: s, Sender: c, Rules: c.Rules(), Check: c.Check,
 		Timeout: t.Timeout, Quota: quota, Requests: requestsOf(t.Kind), Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,

@@ -24,6 +24,7 @@ const (
 	HeaderOrder       = "Crmsync-Order"
 	HeaderForce       = "Crmsync-Force"
 	HeaderEdited      = "Crmsync-Edited"
+	HeaderMaybeSent   = "Crmsync-Maybe-Sent"
 	headerContentType = "Content-Type"
 )
 

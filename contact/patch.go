@@ -162,6 +162,11 @@ func (r Rules) Alone(p Patch) bool {
 	return false
 }
 
+// Effects says that a patch has a field with a side effect.
+func (r Rules) Effects(p Patch) bool {
+	return slices.ContainsFunc(p, func(f Field) bool { return slices.Contains(r.SideEffects, f.Name) })
+}
+
 // Merge folds two patches of one contact into one: the newer wins, field by
 // field; objects of Deep fields member by member. For patches that are not
 // [Rules.Alone] it is associative.

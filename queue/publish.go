@@ -111,6 +111,9 @@ func ownHeaders(u *contact.Update) map[string][]string {
 		if r.Force {
 			set(contact.HeaderForce, "1")
 		}
+		if r.MaybeSent {
+			set(contact.HeaderMaybeSent, "1")
+		}
 	}
 	return out
 }

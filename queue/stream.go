@@ -155,7 +155,7 @@ func bucketConfig(name, about string, replicas int, ttl time.Duration) jetstream
 // letterBucketConfig is a bucket whose values can be erased for good, and whose
 // keys can have an end each.
 func letterBucketConfig(replicas int) jetstream.StreamConfig {
-	c := bucketConfig(letterBucket, "letters that are sent again, edits, operations, what was forgotten", replicas, 0)
+	c := bucketConfig(letterBucket, "letters that are sent again, edits, operations, begun side effects, what was forgotten", replicas, 0)
 	c.AllowMsgTTL, c.DenyDelete = true, false
 	return c
 }

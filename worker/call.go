@@ -166,7 +166,11 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		l.settle(work, s, now)
 		return
 	}
-	if !l.budget.try(now) { // a call in flight was quicker
+	effect, undo := l.effectOf(s), s.undo
+	var promised *place
+	if effect != nil {
+		promised = l.budget.promise()
+	} else if !l.budget.try(now) { // a call in flight was quicker
 		l.requeue(s)
 		return
 	}
@@ -182,9 +186,15 @@ func (l *Lane) start(work context.Context, now time.Time) {
 	}
 	l.stats.Calls++
 	change := contact.Change{
-		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybeSent,
+		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybe(),
 	}
 	go l.guarded(s.key, now, s, func(r *result) {
+		if r.effect = effect; effect != nil {
+			if !l.begin(work, r, undo, promised) {
+				return
+			}
+			change.MaybeSent = change.MaybeSent || r.begun
+		}
 		l.send(work, r, change)
 	})
 }
@@ -283,7 +293,7 @@ func (l *Lane) pay(ctx context.Context, wait time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if l.budget.try(time.Now()) {
+	if l.budget.try(time.Now()) { // nobody waits, and there is room
 		return nil
 	}
 	ctx, stop := context.WithTimeout(ctx, wait)

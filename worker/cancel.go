@@ -36,7 +36,7 @@ func (l *Lane) turn(s *slot) {
 // allPaused says that nothing of a slot may be sent: it has no live update and
 // its first one is paused.
 func (l *Lane) allPaused(s *slot) bool {
-	return s.lives == 0 && len(s.pending) > 0 && !s.carried[s.pending[0]] && l.paused(s.pending[0])
+	return s.lives == 0 && len(s.pending) > 0 && !s.reached(s.pending[0]) && l.paused(s.pending[0])
 }
 
 // park sets a slot aside until the next sweep, or until something live comes.
@@ -80,7 +80,7 @@ func (l *Lane) sweep(work context.Context) {
 		if !l.open {
 			continue
 		}
-		if slices.ContainsFunc(s.pending, func(u *contact.Update) bool { return s.carried[u] || l.cancelled(u) == "" }) {
+		if slices.ContainsFunc(s.pending, func(u *contact.Update) bool { return s.reached(u) || l.cancelled(u) == "" }) {
 			continue
 		}
 		l.leaveTurn(s)

@@ -29,6 +29,8 @@ func (l *Lane) decide(work context.Context, r result) {
 	if probe {
 		l.probing = nil
 	}
+	s.maybeSent = s.maybeSent || r.begun
+	l.takeBack(work, s, r)
 	if r.cut != nil || work.Err() != nil {
 		// Not an attempt: we stopped it ourselves. What it may have done is
 		// not known, unless the sender is sure.
@@ -88,6 +90,7 @@ func (l *Lane) evidence(s *slot, r result, o contact.Outcome) contact.Ending {
 		Call:   fmt.Sprintf("%s-%x-%d", l.o.Target, l.born.UnixMilli(), s.call),
 		Merged: s.take.carried(), Status: r.ans.Status,
 		Attempts: s.attempts + 1, Tries: s.tries, Field: r.ans.Field, Detail: r.ans.Detail,
+		MaybeSent: o == contact.Dead && s.maybe() && l.o.Rules.Effects(s.take.fields),
 	}
 }
 
@@ -103,9 +106,9 @@ func (l *Lane) accepted(work context.Context, s *slot, r result) {
 	switch {
 	case r.ans.ReadBack:
 		e.Resolved = contact.ReadBack
-	case s.maybeSent && o == contact.Unchanged:
+	case s.maybe() && o == contact.Unchanged:
 		e.Resolved = contact.FoundDone
-	case s.maybeSent:
+	case s.maybe():
 		e.Resolved = contact.Repeated
 	}
 	l.took(s.key, s.take.fields, r.ended)

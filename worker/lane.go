@@ -24,6 +24,7 @@ type Lane struct {
 	arrivals chan arrival
 	results  chan result
 	settled  chan settleResult
+	undone   chan struct{}
 	recalled chan recalled
 	asks     chan chan Status
 	stories  chan storyAsk
@@ -51,6 +52,7 @@ type Lane struct {
 
 	concurrency int // and how many there may be
 	settling    int // settlements in flight
+	undoing     int // notes of begun side effects that are being taken back
 	fatal       error
 
 	operator Orders
@@ -92,6 +94,7 @@ func New(o Options) *Lane {
 		arrivals: make(chan arrival, 256),
 		results:  make(chan result),
 		settled:  make(chan settleResult),
+		undone:   make(chan struct{}),
 		recalled: make(chan recalled, 1),
 		asks:     make(chan chan Status),
 		stories:  make(chan storyAsk),
@@ -162,7 +165,7 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		if l.draining {
 			l.drains()
 		}
-		if l.draining && l.calling == 0 && l.settling == 0 && l.storms.back == nil {
+		if l.draining && l.calling == 0 && l.settling == 0 && l.undoing == 0 && l.storms.back == nil {
 			return errors.Join(l.fatal, work.Err())
 		}
 		wake := idleWait
@@ -181,6 +184,8 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			l.decide(work, r)
 		case s := <-l.settled:
 			l.finish(s)
+		case <-l.undone:
+			l.undoing--
 		case r := <-l.recalled:
 			l.recallEnded(time.Now(), r)
 		case reply := <-l.asks:
@@ -354,4 +359,8 @@ type result struct {
 	cut   error // a request was not made because of the lease or the context
 
 	repair bool // it put on top again what was written before
+	// effect is the update with a side effect that the call was the first to
+	// carry; begun says that a former owner had noted that.
+	effect *contact.Update
+	begun  bool
 }

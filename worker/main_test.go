@@ -64,7 +64,7 @@ type running struct {
 // start claims the target and runs a lane for it.
 func (w *world) start() *running {
 	s := w.q.claim()
-	w.o.Source = s
+	w.o.Source, w.o.Effects = s, s
 	return w.startWith(s)
 }
 

@@ -46,7 +46,8 @@ type stored struct {
 	again   *stored  // the update that repeats it
 	mark    contact.Mark
 	ending  *contact.Ending
-	settled int // ordinal of its settlement
+	settled int      // ordinal of its settlement
+	begun   *session // who noted that it was about to be sent
 }
 
 type storedContact struct {
@@ -268,6 +269,7 @@ func (s *session) take(class contact.Class) (contact.Delivery, chan struct{}, bo
 		s.pos[class]++
 		s.handed[class]++
 		u := r.update
+		u.Begun = r.begun != nil
 		c := q.contact(u.Contact.ID)
 		c.out[class] = append(c.out[class], r)
 		return contact.Delivery{Update: &u}, nil, true
@@ -301,7 +303,7 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 		if ok {
 			u := contact.Update{
 				Contact: r.update.Contact, Class: r.update.Class, RedriveOf: fmt.Sprint(r.n), Version: r.update.Version, Versioned: r.update.Versioned,
-				Redrive: &contact.Redrive{Order: r.update.Place()},
+				Redrive: &contact.Redrive{Order: r.update.Place(), MaybeSent: r.ending.MaybeSent},
 			}
 			if r.fields == nil {
 				r.again = s.q.publishRaw(u, r.update.Raw)
@@ -311,6 +313,56 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 		}
 	}
 	return nil, nil
+}
+
+func (s *session) Begin(ctx context.Context, u *contact.Update) (before bool, err error) {
+	return s.note(ctx, u, func(r *stored) bool {
+		if r.begun != nil && r.begun != s {
+			return true
+		}
+		r.begun = s
+		return false
+	})
+}
+
+func (s *session) TakeBack(ctx context.Context, u *contact.Update) error {
+	_, err := s.note(ctx, u, func(r *stored) bool {
+		if r.begun == s {
+			r.begun = nil
+		}
+		return false
+	})
+	return err
+}
+
+// note stores something about an update as Settle does.
+func (s *session) note(ctx context.Context, u *contact.Update, f func(*stored) bool) (bool, error) {
+	q := s.q
+	for {
+		q.mu.Lock()
+		delay, down := q.delay, q.down
+		q.mu.Unlock()
+		if down {
+			delay = time.Second
+		}
+		select {
+		case <-time.After(max(delay, time.Nanosecond)):
+		case <-s.lost:
+			return false, errLost
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		q.mu.Lock()
+		if !q.down {
+			defer q.mu.Unlock()
+			break
+		}
+		q.mu.Unlock()
+	}
+	if s.isLost() || q.now != s {
+		return false, errLost
+	}
+	return f(q.streams[u.Class][u.Seq-1]), nil
 }
 
 func (s *session) Settle(ctx context.Context, st contact.Settlement) error {

@@ -38,6 +38,7 @@ type slot struct {
 	lastFail  time.Time
 	maybeSent bool                     // an attempt's answer is not known: side effects are not repeated
 	carried   map[*contact.Update]bool // by such an attempt: only the CRM can decide about these
+	undo      <-chan struct{}          // closed once the note of the last call has been taken back; nil: none is
 
 	due       time.Time // slotWaiting: when
 	notBefore time.Time // the CRM wants nothing for it earlier, not even a probe
@@ -53,6 +54,16 @@ func (s *slot) class() contact.Class {
 	}
 	return contact.Bulk
 }
+
+// maybe says that the side effects of what is being sent may have been asked for
+// before.
+func (s *slot) maybe() bool {
+	return s.maybeSent || slices.ContainsFunc(s.take.alive, (*contact.Update).MaybeSent)
+}
+
+// reached says that an update may be at the CRM, so that only the CRM can decide
+// about it.
+func (s *slot) reached(u *contact.Update) bool { return u.Begun || s.carried[u] }
 
 // startAfresh forgets the failures, since the CRM has decided about a part:
 // what is left of the take is another.

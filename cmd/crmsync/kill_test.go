@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type killWorld struct {
 	t    *testing.T
 	plan *demoPlan
 	rng  *rand.Rand
+	mail map[int64]bool // updates of the plan that ask for a mail
 }
 
 func newKillWorld(t *testing.T, updates int, targets ...string) *killWorld {
@@ -38,6 +40,7 @@ func newKillWorld(t *testing.T, updates int, targets ...string) *killWorld {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	w := &killWorld{t: t, plan: newDemoPlan(seed, updates, targets...), rng: rand.New(rand.NewPCG(seed, 1))}
+	w.askForMails()
 	var err error
 	w.demoWorld, err = newDemoWorld(w.plan, "")
 	t.Cleanup(func() {
@@ -55,6 +58,54 @@ func newKillWorld(t *testing.T, updates int, targets ...string) *killWorld {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// askForMails has a part of Perfex's updates ask for a mail to set a password as
+// well: live ones, since the mail of a bulk one is left out where a newer one has
+// asked for it.
+func (w *killWorld) askForMails() {
+	w.mail = map[int64]bool{}
+	for i := range w.plan.updates {
+		u := &w.plan.updates[i]
+		if demoKind(u.target) == "perfex" && u.class == "live" && u.fate == "" && w.rng.Float64() < 0.2 {
+			w.mail[u.n] = true
+			u.body = demoBody(append(slices.Clone(u.fields), demoField{path: "send_set_password_email", value: "on"}))
+		}
+	}
+}
+
+// mails counts what the CRMs have sent: never twice for one update, and not at all
+// only where a worker died with the call in its hands.
+func (w *killWorld) mails(killed int) {
+	w.t.Helper()
+	sent := map[int64]int{}
+	for target, crm := range w.crms {
+		ledger := crm.Ledger()
+		for _, m := range crm.Mails() {
+			e := ledger[m.Entry-1]
+			if len(e.Updates) != 1 || !w.mail[e.Updates[0]] {
+				w.t.Errorf("%s: request %d sent a mail for updates %v", target, m.Entry, e.Updates)
+				continue
+			}
+			if sent[e.Updates[0]]++; sent[e.Updates[0]] == 2 {
+				w.t.Errorf("%s: update #%d# sent a second mail with request %d", target, e.Updates[0], m.Entry)
+			}
+		}
+	}
+	published := 0
+	for _, u := range w.plan.updates {
+		if w.mail[u.n] {
+			published++
+		}
+	}
+	left, twice := published-len(sent), 0
+	for _, n := range sent {
+		twice += n - 1
+	}
+	w.t.Logf("%d of %d mails were sent, %d once too often; %d were left out over %d kills", len(sent), published, twice, left, killed)
+	if left > killed*demoCalls || len(sent) == 0 {
+		w.t.Errorf("%d mails were sent and %d left out over %d kills", len(sent), left, killed)
+	}
 }
 
 // tell shows the end of every log.
@@ -198,6 +249,7 @@ func (w *killWorld) judge(ctx context.Context, killed []time.Time) {
 		}
 	}
 	w.outcomes(ctx)
+	w.mails(len(killed))
 }
 
 // outcomes checks that the records give every update exactly one outcome, the
