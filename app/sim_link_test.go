@@ -59,7 +59,7 @@ func (l *simLink) through(dial func() (net.Conn, error)) (net.Conn, error) {
 	}
 	born := time.Now()
 	for i, way := range [2]struct{ from, to net.Conn }{{inner, far}, {far, inner}} {
-		w := &simWay{l: l, born: born, closed: closed, rng: rand.New(rand.NewPCG(l.seed, 2*l.n+uint64(i))), kick: make(chan struct{}, 1)}
+		w := &simWay{l: l, born: born, closed: closed, seed: l.seed ^ (2*l.n+uint64(i))<<32, kick: make(chan struct{}, 1)}
 		go func() { w.read(way.from); end() }()
 		go func() { w.deliver(way.to); end() }()
 	}
@@ -108,7 +108,7 @@ type simWay struct {
 	l      *simLink
 	born   time.Time
 	closed chan struct{}
-	rng    *rand.Rand
+	seed   uint64
 	kick   chan struct{}
 
 	mu    sync.Mutex
@@ -147,7 +147,7 @@ func (w *simWay) deliver(to net.Conn) {
 		case <-w.closed:
 			return
 		}
-		time.Sleep(simLatency/2 + time.Duration(w.rng.Int64N(int64(simLatency))))
+		time.Sleep(w.latency())
 		w.wait()
 		w.mu.Lock()
 		b, over := w.queue, w.over
@@ -162,6 +162,13 @@ func (w *simWay) deliver(to net.Conn) {
 			return
 		}
 	}
+}
+
+// latency depends on the instant alone, not on how much came before: whether two
+// writes of one instant come one by one or together is for the scheduler to say.
+func (w *simWay) latency() time.Duration {
+	r := rand.New(rand.NewPCG(w.seed, uint64(time.Now().UnixNano())))
+	return simLatency/2 + time.Duration(r.Int64N(int64(simLatency)))
 }
 
 // wait returns once nothing is held, or the connection is closed.

@@ -119,6 +119,9 @@ func (q *Queue) connOptions() []nats.Option {
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { q.complain(err) }),
 	}
+	if o.Dial != nil { // there is no crowd to be spread
+		opts = append(opts, nats.ReconnectJitter(0, 0))
+	}
 	if o.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(o.InboxPrefix))
 	}
