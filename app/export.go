@@ -159,7 +159,7 @@ func uploadKey(target, job string) string {
 // keepColumns remembers what the columns of an imported file are called, so that
 // its dead letters can go back to whoever sent it in their own columns.
 func (a *App) keepColumns(ctx context.Context, target, job string, r ingest.Report) error {
-	if r.Format != ingest.FormatCSV {
+	if r.Format == ingest.FormatNDJSON {
 		return nil
 	}
 	return a.q.Put(ctx, uploadKey(target, job), uploadColumns{Job: job, ID: r.IDColumn, Columns: r.Mapping})

@@ -20,7 +20,8 @@ type Import struct {
 	Stdin     io.Reader // for "-"
 	Class     contact.Class
 	Job       string // "" makes one: of the file's content, so that the same file again is the same job
-	Format    string // auto, csv or ndjson
+	Format    string // auto, csv, ndjson or xlsx
+	Sheet     string // of a workbook; "" takes the first that is not hidden
 	ID        string // the column with the contact's id; "" guesses
 	Map       map[string]string
 	Constants map[string]string // fields that every row sets
@@ -61,6 +62,7 @@ type ImportReport struct {
 	Rejected   int64            `json:"rejected"`
 	Encoding   string           `json:"encoding,omitempty"`
 	Delimiter  string           `json:"delimiter,omitempty"`
+	Sheet      string           `json:"sheet,omitempty"`    // of a workbook
 	Mapping    []ingest.Column  `json:"mapping,omitempty"`  // what each column became
 	Unmapped   []string         `json:"unmapped,omitempty"` // columns that go nowhere
 	Took       time.Duration    `json:"took"`
@@ -149,7 +151,7 @@ func (a *App) Import(ctx context.Context, im Import) (rep ImportReport, err erro
 		err = errors.Join(err, in.announce(context.WithoutCancel(ctx)))
 	}
 	r := o.rows.Report()
-	rep.Encoding, rep.Delimiter, rep.Mapping, rep.Unmapped = r.Encoding, r.Delimiter, r.Mapping, r.Unmapped
+	rep.Encoding, rep.Delimiter, rep.Sheet, rep.Mapping, rep.Unmapped = r.Encoding, r.Delimiter, r.Sheet, r.Mapping, r.Unmapped
 	rep.mapping = r.AsMapping(o.options())
 	rep.Took = time.Since(began)
 	return rep, err

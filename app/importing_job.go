@@ -69,7 +69,7 @@ func (in *intake) begin(ctx context.Context) error {
 	}
 	in.job = Job{
 		ID: in.o.job, Target: im.Target, Class: im.Class, SHA256: in.o.sum, Digest: in.o.digest,
-		Format: r.Format, Encoding: r.Encoding, Delimiter: r.Delimiter, IDColumn: r.IDColumn, Columns: r.Columns,
+		Format: r.Format, Encoding: r.Encoding, Delimiter: r.Delimiter, Sheet: r.Sheet, IDColumn: r.IDColumn, Columns: r.Columns,
 		By: im.By, Created: time.Now().UTC(), Parent: im.Parent, First: last + 1,
 	}
 	if in.job.Parent == "" {

@@ -30,6 +30,8 @@ type Forecast struct {
 	Guessed    bool              `json:"guessed,omitempty"` // the encoding is a guess that may be wrong
 	Compressed bool              `json:"compressed,omitempty"`
 	Delimiter  string            `json:"delimiter,omitempty"`
+	Sheet      string            `json:"sheet,omitempty"`        // of a workbook
+	Others     []string          `json:"other_sheets,omitempty"` // which are not read
 	IDColumn   string            `json:"id_column"`
 	Mapping    []ingest.Column   `json:"mapping"`
 	Constants  map[string]string `json:"constants,omitempty"`
@@ -213,6 +215,7 @@ func (s *survey) contact(row ingest.Row) {
 func (s *survey) sum(o *opened, now time.Time) {
 	r, f := o.rows.Report(), &s.f
 	f.Format, f.Encoding, f.Guessed, f.Compressed, f.Delimiter = r.Format, r.Encoding, r.Guessed, r.Compressed, r.Delimiter
+	f.Sheet, f.Others = r.Sheet, r.OtherSheets
 	f.IDColumn, f.Mapping, f.Unmapped, f.Blank = r.IDColumn, r.Mapping, r.Unmapped, r.Blank
 	f.mapping = r.AsMapping(o.options())
 	f.Problems, f.Doubts = s.problems.most(), s.doubts.most()

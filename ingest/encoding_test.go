@@ -90,7 +90,7 @@ func TestBinary(t *testing.T) {
 	_, _ = io.WriteString(w2, "id,a\n7,1\n")
 	_, _ = w2.Close(), w.Close()
 	for text, want := range map[string]string{
-		"PK\x03\x04....":                  "Excel workbook (.xlsx); open it and save it as CSV UTF-8",
+		"PK\x03\x04....":                  "looks like an Excel workbook, but was not copied to its end",
 		"\xd0\xcf\x11\xe0\xa1\xb1":        "old Excel workbook",
 		"%PDF-1.7":                        "PDF",
 		"\x89PNG\r\n":                     "picture",

@@ -126,7 +126,7 @@ func TestCSV(t *testing.T) {
 		{"formulas (C44)", "id,a\n7,\"=HYPERLINK(\"\"x\"\")\"\n8,@SUM\n9,+1+cmd|x\n10,-1<&>\n", Options{}, "1@2 7 {\"a\":\"=HYPERLINK(\\\"x\\\")\"}\n2@3 8 {\"a\":\"@SUM\"}\n3@4 9 {\"a\":\"+1+cmd|x\"}\n4@5 10 {\"a\":\"-1<&>\"}\n"},
 		{"same contact (C43)", "id,a\n7,1\n7,2\n", Options{}, "1@2 7 {\"a\":\"1\"}\n2@3 7 {\"a\":\"2\"}\n"},
 		{"blank rows", "\n\nid,a\n\n7,1\n,\n\n8,2\n\n", Options{}, "1@5 7 {\"a\":\"1\"}\n2@8 8 {\"a\":\"2\"}\n"},
-		{"format", "id,a\n7,1\n", Options{Format: "xlsx"}, "open: format \"xlsx\" is not known; use auto, csv or ndjson"},
+		{"format", "id,a\n7,1\n", Options{Format: "xls"}, "open: format \"xls\" is not known; use auto, csv, ndjson or xlsx"},
 		{"empty", "id,a\n7,1\n", Options{Empty: "null"}, "open: \"null\" is not a meaning of empty cells; use ignore or clear"},
 	} {
 		got, rep := read(tc.text, tc.o)

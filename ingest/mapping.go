@@ -124,7 +124,7 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		if o.IDColumn != "" {
 			return nil, fmt.Errorf("there is no column %s; the columns are %s", quote(o.IDColumn), list(names))
 		}
-		return nil, fmt.Errorf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and check the delimiter", list(names))
+		return nil, &noID{names, "check the delimiter"}
 	}
 	cs.idName = names[cs.id]
 	for name, field := range o.Map {
@@ -173,6 +173,16 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		}
 	}
 	return cs, nil
+}
+
+// noID says that a header has no column of the contact's id.
+type noID struct {
+	names []string
+	hint  string
+}
+
+func (e *noID) Error() string {
+	return fmt.Sprintf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and %s", list(e.names), e.hint)
 }
 
 // within says that a field is the other or a member of it.
@@ -331,6 +341,7 @@ func quote(s string) string {
 func list(names []string) string {
 	const most = 20
 	var b strings.Builder
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	for i, name := range names {
 		if i == most {
 			fmt.Fprintf(&b, " and %d more", len(names)-i)

@@ -30,6 +30,7 @@ type Job struct {
 	Format    string      `json:"format,omitempty"`
 	Encoding  string      `json:"encoding,omitempty"`
 	Delimiter string      `json:"delimiter,omitempty"` // one character
+	Sheet     string      `json:"sheet,omitempty"`     // of a workbook
 	IDColumn  string      `json:"id_column,omitempty"`
 	Columns   []string    `json:"columns,omitempty"` // all, in the file's order
 	Mapping   []JobColumn `json:"mapping,omitempty"` // those that were imported

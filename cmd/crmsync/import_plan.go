@@ -55,7 +55,15 @@ func showForecast(w io.Writer, f app.Forecast) {
 	if f.Delimiter != "" {
 		fmt.Fprintf(w, " with %q", f.Delimiter)
 	}
-	fmt.Fprintf(w, ", %s", f.Encoding)
+	if f.Sheet != "" {
+		fmt.Fprintf(w, ", sheet %s", printable(f.Sheet))
+	}
+	if len(f.Others) > 0 {
+		fmt.Fprintf(w, " (not read: %s; --sheet NAME)", printable(strings.Join(f.Others, ", ")))
+	}
+	if f.Encoding != "" {
+		fmt.Fprintf(w, ", %s", f.Encoding)
+	}
 	if f.Guessed {
 		fmt.Fprint(w, " (a guess; --encoding says otherwise)")
 	}

@@ -18,7 +18,7 @@ type jobsCmd struct {
 	Pause  jobsPauseCmd  `cmd:"" help:"Send none of a job's waiting rows until it is resumed."`
 	Resume jobsResumeCmd `cmd:"" help:"Go on with a paused job."`
 	Cancel jobsCancelCmd `cmd:"" help:"End a job's rows that have not been sent, for good."`
-	Export jobsExportCmd `cmd:"" help:"Write a job's rows that ended in some way as a CSV file, to be mended and imported again."`
+	Export jobsExportCmd `cmd:"" help:"Write a job's rows that ended in some way as a table, to be mended and imported again."`
 }
 
 // jobArg names a job.
@@ -262,7 +262,7 @@ func (c *jobArg) steer(ctx context.Context, g *Globals, f func(*app.App, context
 type jobsExportCmd struct {
 	jobArg
 	Only []string `default:"dead" sep:"," placeholder:"HOW" help:"Rows that ended so: dead, rejected, cancelled, discarded, applied, unchanged, superseded; or waiting. Separated by commas."`
-	Out  string   `short:"o" default:"-" placeholder:"FILE" help:"File to write; - is standard output."`
+	Out  string   `short:"o" default:"-" placeholder:"FILE" help:"File to write, as CSV or, where its name ends in .xlsx, as an Excel workbook; - is standard output."`
 	File string   `placeholder:"FILE" help:"The file that was imported, where it is no longer where it was."`
 }
 
@@ -273,7 +273,8 @@ the cells too where that file is still there unchanged. Without it, dead rows ar
 put together from their dead letters, and hold the columns that were imported.
 Behind them stand _job, _row, _reason and _message, which an import does not
 apply. A cell that a spreadsheet would take for a formula gets an apostrophe,
-which an import of such a file takes off again. The file is UTF-8.`
+which an import of such a file takes off again. CSV is UTF-8; in a workbook every
+cell is text, so that no phone number is made a sum.`
 }
 
 func (c *jobsExportCmd) Run(ctx context.Context, g *Globals) error {
