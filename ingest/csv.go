@@ -202,7 +202,7 @@ func (t *table) value(row *Row, c *column, cell string) (json.RawMessage, error)
 
 func convert(o Options, field, text string) (json.RawMessage, error) {
 	if o.Convert == nil {
-		return jsonString(text), nil
+		return contact.JSONString(text), nil
 	}
 	return o.Convert(field, text)
 }
@@ -308,29 +308,6 @@ func delimiter(line []byte, o Options) (byte, bool, error) {
 		return 0, false, errors.New("line 1: several delimiters would make the same number of columns; name the delimiter")
 	}
 	return best.delim, false, nil
-}
-
-// jsonString is a JSON string without the escapes that are for HTML.
-func jsonString(s string) json.RawMessage {
-	if plainText(s) {
-		b := make([]byte, 0, len(s)+2)
-		return append(append(append(b, '"'), s...), '"')
-	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // a string always encodes
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
-// plainText says that a string stands in JSON as it is.
-func plainText(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // patch makes a patch of a row's fields, sorted by path, and those of every row,

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/unicode"
 	"pgregory.net/rapid"
+
+	"crmsync/contact"
 )
 
 var encodings = map[string]encoding.Encoding{
@@ -206,7 +208,7 @@ func TestRoundTrip(t *testing.T) {
 				}
 			}
 			for i, c := range cells {
-				if c != rows[len(got)][i] && c != string(jsonString(rows[len(got)][i])) {
+				if c != rows[len(got)][i] && c != string(contact.JSONString(rows[len(got)][i])) {
 					t.Fatalf("%q: row %d cell %d is %s, not %q", text, len(got)+1, i, c, rows[len(got)][i])
 				}
 			}

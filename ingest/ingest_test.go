@@ -14,6 +14,8 @@ import (
 	"testing/iotest"
 
 	"go.uber.org/goleak"
+
+	"crmsync/contact"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -155,7 +157,7 @@ func TestConvert(t *testing.T) {
 		case "broken":
 			return json.RawMessage("{"), nil
 		}
-		return jsonString(text), nil
+		return contact.JSONString(text), nil
 	}}
 	want := "1@2 7 {\"n\":1,\"s\":\"x\"}\n2@3 ! column \"n\": is not 1\n3@4 ! the row changes nothing: no mapped column has a value\n"
 	if got, _ := read("id,n,skip,s\n7,1,y,x\n8,2,,\n9,,y,\n", o); got != want {

@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -293,39 +292,45 @@ type item struct {
 
 // assemble writes items, sorted by path, as a JSON object.
 func assemble(items []item) ([]byte, error) {
-	var b bytes.Buffer
-	err := assembleObject(&b, items, 0)
-	return b.Bytes(), err
+	size := 2
+	for _, it := range items {
+		size += len(it.value) + 4
+		for _, part := range it.path {
+			size += len(part) + 4
+		}
+	}
+	return assembleObject(make([]byte, 0, size), items, 0)
 }
 
-func assembleObject(b *bytes.Buffer, items []item, depth int) error {
-	b.WriteByte('{')
+func assembleObject(b []byte, items []item, depth int) ([]byte, error) {
+	b = append(b, '{')
 	for i := 0; i < len(items); {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
 		name := items[i].path[depth]
 		if name == "" {
-			return fmt.Errorf("the field %s has a part without a name", quote(strings.Join(items[i].path, ".")))
+			return nil, fmt.Errorf("the field %s has a part without a name", quote(strings.Join(items[i].path, ".")))
 		}
 		end := i + 1
 		for end < len(items) && items[end].path[depth] == name {
 			end++
 		}
-		b.Write(jsonString(name))
-		b.WriteByte(':')
+		b = append(append(b, contact.JSONString(name)...), ':')
 		if len(items[i].path) == depth+1 {
 			if end > i+1 {
-				return fmt.Errorf("the field %s is there twice", quote(strings.Join(items[i].path, ".")))
+				return nil, fmt.Errorf("the field %s is there twice", quote(strings.Join(items[i].path, ".")))
 			}
-			b.Write(items[i].value)
-		} else if err := assembleObject(b, items[i:end], depth+1); err != nil {
-			return err
+			b = append(b, items[i].value...)
+		} else {
+			var err error
+			if b, err = assembleObject(b, items[i:end], depth+1); err != nil {
+				return nil, err
+			}
 		}
 		i = end
 	}
-	b.WriteByte('}')
-	return nil
+	return append(b, '}'), nil
 }
 
 // quote shows a name from the file in a message.

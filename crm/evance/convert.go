@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"crmsync/contact"
 )
 
 // Labels are what people call the fields in spreadsheets, with the field each
@@ -83,10 +85,7 @@ var yesNo = map[string]bool{
 	"no": false, "n": false, "false": false, "f": false, "off": false, "0": false,
 }
 
-func quote(s string) json.RawMessage {
-	b, _ := json.Marshal(s) // a string: cannot fail
-	return b
-}
+func quote(s string) json.RawMessage { return contact.JSONString(s) }
 
 // list splits a cell at commas and semicolons; never nil.
 func list(cell string) []string {

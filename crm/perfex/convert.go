@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"crmsync/contact"
 )
 
 // Labels are what people call the fields in spreadsheets, with the field each
@@ -65,10 +67,7 @@ var yesNo = map[string]bool{
 	"no": false, "n": false, "false": false, "f": false, "off": false, "0": false, "": false,
 }
 
-func quote(s string) json.RawMessage {
-	b, _ := json.Marshal(s) // a string: cannot fail
-	return b
-}
+func quote(s string) json.RawMessage { return contact.JSONString(s) }
 
 func permissionCell(word string) (json.RawMessage, error) {
 	ids := []int{}
