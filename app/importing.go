@@ -134,9 +134,6 @@ func (a *App) Import(ctx context.Context, im Import) (rep ImportReport, err erro
 		return rep, err
 	}
 	rep.Parent, rep.class = in.job.Parent, im.Class
-	if err := a.keepColumns(ctx, im.Target, rep.Job, o.rows.Report()); err != nil {
-		return rep, err
-	}
 	in.batch = a.q.Batch(im.Target, im.Class)
 	err = in.rows(ctx)
 	if e := in.batch.Close(ctx); err == nil {
@@ -211,7 +208,8 @@ func (in *intake) rows(ctx context.Context) error {
 			im.Progress(*rep)
 		}
 		if in.job.Loaded.IsZero() && now.Sub(in.told) > announceEvery {
-			if err := in.announce(ctx); err != nil {
+			// What others see of the job may be late; its rows tell what counts.
+			if err := in.announce(ctx); err != nil && !queue.Passing(err) {
 				return err
 			}
 		}

@@ -24,7 +24,7 @@ type ImportProgress struct {
 const pulseEvery = 500 * time.Millisecond
 
 // Wait follows a job until every queued row has its outcome, and tells progress
-// as it goes. The report says how they ended.
+// as it goes, also while NATS cannot be reached. The report says how they ended.
 func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportProgress)) (ImportReport, error) {
 	t, err := a.target(rep.Target)
 	if err != nil {
@@ -33,12 +33,14 @@ func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportPr
 	if progress == nil {
 		progress = func(ImportProgress) {}
 	}
-	err = a.q.WatchJob(ctx, rep.Target, rep.Job, pulseEvery, func(_ queue.Job, c queue.JobCount) (bool, error) {
+	ended := int64(0)
+	watch := func(_ queue.Job, c queue.JobCount) (bool, error) {
 		rep.counted(c)
 		if rep.Done {
 			return false, nil
 		}
-		p := ImportProgress{ImportReport: rep, Ended: c.Ended()}
+		ended = c.Ended()
+		p := ImportProgress{ImportReport: rep, Ended: ended}
 		if !c.First.IsZero() {
 			span := min(queue.JobRateSpan, time.Since(c.First))
 			p.Rate = float64(c.Recent) / max(1, span.Seconds())
@@ -48,8 +50,29 @@ func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportPr
 		}
 		progress(p)
 		return true, nil
+	}
+	err = outlast(ctx, func() error { return a.q.WatchJob(ctx, rep.Target, rep.Job, pulseEvery, watch) }, func() {
+		progress(ImportProgress{ImportReport: rep, Ended: ended, Hold: "NATS cannot be reached"})
 	})
 	return rep, err
+}
+
+// outlast does something again for as long as NATS cannot answer, until ctx ends,
+// and tells of it each time: who waits through a night also waits while a server
+// is restarted.
+func outlast(ctx context.Context, f func() error, told func()) error {
+	for {
+		err := f()
+		if err == nil || ctx.Err() != nil || !queue.Passing(err) {
+			return err
+		}
+		told()
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // counted takes over how a job stands.

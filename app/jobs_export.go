@@ -38,6 +38,8 @@ type ExportReport struct {
 	Target   string `json:"target"`
 	Rows     int64  `json:"rows"`
 	FromFile bool   `json:"from_file"` // the cells are those of the file that was imported
+	// Again are the flags with which an import reads the columns as the job did.
+	Again []string `json:"again,omitempty"`
 }
 
 // ErrFileNeeded says that rows can be exported only from the file that they came
@@ -54,7 +56,7 @@ func (a *App) ExportJob(ctx context.Context, e Export) (rep ExportReport, err er
 	if err != nil {
 		return rep, err
 	}
-	rep.Job, rep.Target = j.ID, j.Target
+	rep.Job, rep.Target, rep.Again = j.ID, j.Target, a.again(j)
 	ledger, err := a.q.JobLedger(ctx, j.Target, j.ID)
 	if err != nil {
 		return rep, err
@@ -238,8 +240,12 @@ func (x *export) wanted(ctx context.Context, row int64, rejected error) (reason,
 	if !slices.Contains(x.only, how) {
 		return "", "", nil, false, nil
 	}
-	if how == "rejected" && rejected != nil {
+	switch {
+	case how != "rejected":
+	case rejected != nil && (len(x.job.Constants) == 0 || !errors.Is(rejected, ingest.ErrNothing)):
 		message = rejected.Error()
+	case len(x.job.Constants) > 0: // what to is not kept
+		message = "the row is no update together with what every row sets: " + strings.Join(x.job.Constants, ", ")
 	}
 	if o != contact.Dead {
 		return how, message, nil, true, nil
@@ -282,7 +288,7 @@ func (x *export) fromFile(ctx context.Context, f *os.File) error {
 	}
 	rows, err := ingest.Open(f, ingest.Options{
 		Format: x.job.Format, IDColumn: x.job.IDColumn, Map: columns, Encoding: x.job.Encoding, Delimiter: x.job.Delimiter, Sheet: x.job.Sheet,
-		Labels: map[string]string{}, Convert: c.Convert,
+		Empty: x.job.Empty, Labels: map[string]string{}, Convert: c.Convert,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)

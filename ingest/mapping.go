@@ -40,6 +40,12 @@ func columnKey(name string) string {
 // _reason of a list of rejected rows, and no field unless it is mapped.
 func private(name string) bool { return strings.HasPrefix(strings.TrimSpace(name), "_") }
 
+// IsRemark says that a column's name makes it somebody's remark about a row.
+func IsRemark(name string) bool { return private(name) }
+
+// IsID says that a column's name makes it the contact's id where none is named.
+func IsID(name string) bool { return !private(name) && slices.Contains(idNames, Normalize(name)) }
+
 // resolver says which field a column is.
 type resolver struct {
 	labels map[string]string // nil takes every column
