@@ -108,6 +108,9 @@ type Resumed struct {
 	Complete bool      `json:"complete"`
 }
 
+// ErrNoID is wrapped where no column of a file is the contact's id.
+var ErrNoID = ingest.ErrNoID
+
 // ErrOtherFile says that a job of that name was made from another file, or the
 // same one read otherwise.
 var ErrOtherFile = errors.New("the job was made from another file, or with another mapping")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"maps"
@@ -120,7 +121,7 @@ func Foresee(ctx context.Context, cfg *config.Config, version string, im Import,
 			err = ctx.Err()
 		}
 		if err != nil {
-			return s.f, err
+			return s.f, fmt.Errorf("%s: %w", im.name(), err)
 		}
 		if u := s.row(o, row); u != nil && len(some) < compare {
 			some = append(some, u)
@@ -154,11 +155,17 @@ func (s *survey) row(o *opened, row ingest.Row) *contact.Update {
 	if bad != nil {
 		s.f.Rejected++
 		s.problems.add(bad.Error(), row.Line)
+		if o.im.Rejected != nil {
+			o.im.Rejected(RejectedRow{Line: row.Line, Row: row.N, Reason: bad.Error()})
+		}
 		return nil
 	}
 	s.f.Sendable++
 	for _, w := range row.Warnings {
 		s.doubts.add(w, row.Line)
+	}
+	if mail, ok := u.Fields.Get("email"); ok && string(mail) != "null" && !strings.Contains(string(mail), "@") {
+		s.doubts.add("email: it does not look like an e-mail address", row.Line)
 	}
 	for _, f := range u.Fields {
 		s.field(f.Name, f.Value, o.client.Rules())

@@ -186,6 +186,11 @@ type noID struct {
 	hint  string
 }
 
+// ErrNoID is wrapped where no column is the contact's id.
+var ErrNoID = errors.New("no column is the contact's id")
+
+func (e *noID) Unwrap() error { return ErrNoID }
+
 func (e *noID) Error() string {
 	return fmt.Sprintf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and %s", list(e.names), e.hint)
 }

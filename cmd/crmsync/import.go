@@ -61,9 +61,17 @@ func (c *importCmd) Run(ctx context.Context, g *Globals) error {
 	case c.Canary > 0 && c.File == "-" && !c.Yes:
 		return usageError("--canary asks on standard input, which is the file: add --yes")
 	case c.DryRun:
-		return c.foresee(ctx, g, im)
+		return hinted(c.foresee(ctx, g, im))
 	}
-	return g.with(ctx, func(a *app.App) error { return c.run(ctx, g, a, im) })
+	return g.with(ctx, func(a *app.App) error { return hinted(c.run(ctx, g, a, im)) })
+}
+
+// hinted adds the flags that help.
+func hinted(err error) error {
+	if errors.Is(err, app.ErrNoID) {
+		return fmt.Errorf("%w (--id-column COLUMN, --delimiter CHAR, --sheet NAME)", err)
+	}
+	return err
 }
 
 func usageError(text string) error { return &exitError{code: exitUsage, err: errors.New(text)} }

@@ -177,7 +177,7 @@ func printJob(w io.Writer, st app.JobStatus, now time.Time) {
 		fmt.Fprintf(w, "  dead      %d × %s\n", c.Count, printable(what))
 	}
 	if len(st.Causes) > 0 {
-		fmt.Fprintf(w, "            crmsync jobs export %s --only dead -o mended.csv\n", printable(j.ID))
+		fmt.Fprintf(w, "            crmsync jobs export %s --only dead -o wrong.csv\n", printable(j.ID))
 	}
 	if st.State == app.JobInterrupted {
 		fmt.Fprintln(w, "  its import stopped before the end of the file: import the same file again, it adds what is missing")
