@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"crmsync/config"
@@ -103,12 +104,28 @@ func (a *App) laneNow(ctx context.Context, t config.Target, waiting int64, p *Im
 	case lane.Hold != nil:
 		p.Hold, p.Until = string(lane.Hold.Reason), lane.Hold.Until
 	}
-	budget := worker.NewBudget(quotaOf(t.Quota).Under(lane.Orders.Limits), lane.Spent, now)
 	if o := lane.Orders.Limits.Rate; o > 0 || t.Quota.Rate > 0 {
-		n := int(waiting) * requestsOf(t.Kind)
-		p.ETA = budget.ETA(now, n).Sub(now)
+		budget := budgetOf(t, lane, now)
+		e := foretell(now, t.Kind, waiting, lane, func(n int) time.Time { return budget.ETA(now, n) })
+		if e != nil && e.Done.After(now) {
+			p.ETA = e.Done.Sub(now)
+		}
 	}
 	return nil
+}
+
+// budgetOf is a lane's budget as another process knows it. What refusals have taught
+// the lane is told by its rate now: what a next owner would begin with is where it
+// was at the last refusal.
+func budgetOf(t config.Target, lane *worker.Status, now time.Time) *worker.Budget {
+	q, spent := quotaOf(t.Quota).Under(lane.Orders.Limits), slices.Clone(lane.Spent)
+	for i := range spent {
+		spent[i].Rate = 0
+	}
+	if lane.Slowed == worker.WhyRefused && lane.Rate > 0 && (q.Rate == 0 || lane.Rate < q.Rate) {
+		q.Rate = lane.Rate
+	}
+	return worker.NewBudget(q, spent, now)
 }
 
 // lastSeq is the last sequence of a target's stream.

@@ -8,8 +8,26 @@ import (
 	"testing/synctest"
 	"time"
 
+	"crmsync/config"
 	"crmsync/queue"
+	"crmsync/worker"
 )
+
+// What a lane was down to at its last refusal is not what its job's end is reckoned
+// with, but the rate that it has climbed back to.
+func TestBudgetOfClimbed(t *testing.T) {
+	now := time.Now()
+	target := config.Target{Quota: config.Quota{Rate: 1000, Burst: 1}}
+	lane := &worker.Status{Spent: []worker.Spent{{Rate: 1.0 / 60, At: now}}}
+	for rate, want := range map[float64]time.Duration{500: 20 * time.Second, 0: 10 * time.Second} {
+		if lane.Rate, lane.Slowed = rate, worker.WhyRefused; rate == 0 {
+			lane.Slowed = ""
+		}
+		if took := budgetOf(target, lane, now).ETA(now, 10_000).Sub(now); took < want || took > want+time.Second {
+			t.Errorf("at %v/s 10,000 requests take %s, want %s", rate, took, want)
+		}
+	}
+}
 
 // Who waits for a job waits while NATS is away, and tells; any other error ends it.
 func TestOutlast(t *testing.T) {
