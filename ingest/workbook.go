@@ -380,29 +380,39 @@ func (p *part) ended(err error) error {
 // unescape undoes what Excel makes of characters that XML cannot hold, and makes
 // LF of all line ends: _x000D_ is a carriage return.
 func unescape(s string) string {
-	for i := 0; ; {
-		k := strings.Index(s[i:], "_x")
-		if k < 0 {
-			break
+	if strings.Contains(s, "_x") {
+		var b strings.Builder
+		for {
+			i := strings.Index(s, "_x")
+			if i < 0 {
+				break
+			}
+			b.WriteString(s[:i])
+			s = s[i:]
+			if c, ok := escaped(s); ok {
+				b.WriteRune(c)
+				s = s[7:]
+			} else {
+				b.WriteString(s[:2])
+				s = s[2:]
+			}
 		}
-		i += k
-		if len(s) < i+7 || s[i+6] != '_' {
-			i += 2
-			continue
-		}
-		n, err := strconv.ParseUint(s[i+2:i+6], 16, 16)
-		if err != nil || n >= 0xd800 && n < 0xe000 {
-			i += 2
-			continue
-		}
-		c := string(rune(n))
-		s = s[:i] + c + s[i+7:]
-		i += len(c)
+		b.WriteString(s)
+		s = b.String()
 	}
 	if strings.IndexByte(s, '\r') >= 0 {
 		s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\r", "\n")
 	}
 	return s
+}
+
+// escaped is the character that a text begins with as _x000D_.
+func escaped(s string) (rune, bool) {
+	if len(s) < 7 || s[6] != '_' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s[2:6], 16, 16)
+	return rune(n), err == nil && (n < 0xd800 || n >= 0xe000)
 }
 
 func attribute(e xml.StartElement, name string) string {
