@@ -251,23 +251,6 @@ func (s *sheetRows) cell(e xml.StartElement) (text string, n note, err error) {
 	return text, n, nil
 }
 
-// skip reads to the end of an element that has just begun.
-func (p *part) skip() error {
-	for depth := 1; depth > 0; {
-		t, err := p.next()
-		if err != nil {
-			return p.ended(err)
-		}
-		switch t.(type) {
-		case xml.StartElement:
-			depth++
-		case xml.EndElement:
-			depth--
-		}
-	}
-	return nil
-}
-
 // sheets are the rows of a workbook's sheet, as a source.
 type sheetTable struct {
 	*table
