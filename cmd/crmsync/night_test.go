@@ -21,7 +21,7 @@ import (
 	"crmsync/emulator"
 )
 
-var nightRows = flag.Int("night.rows", 1200, "how many rows the night's import has")
+var nightRows = flag.Int("night.rows", 600, "how many rows the night's import has")
 
 // night is an import of many rows through a night in which importers and workers are
 // killed. The time of the CRM is compressed: what it allows in an hour, or in twenty
@@ -120,7 +120,7 @@ func (n *night) run() {
 	n.t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	expected := time.Duration(2*n.rows) * time.Millisecond // two requests for a row, 1,000 a second
-	ctx, cancel := context.WithTimeout(n.t.Context(), 2*time.Minute+20*expected)
+	ctx, cancel := context.WithTimeout(n.t.Context(), 5*time.Minute+20*expected)
 	defer cancel()
 	began := time.Now()
 	worker := n.start("run", "--log-level", "error")
