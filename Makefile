@@ -53,6 +53,9 @@ judge: ## what a history says of the promises (HISTORY=file.jsonl)
 kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
 
+night: ## 200,000 rows at two quotas, with kill -9 on the way (ROWS=200000)
+	go test -run '^TestNight$$' ./cmd/crmsync -night.rows=$(or $(ROWS),200000) -test.parallel 1 -timeout 0 -v
+
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
@@ -63,4 +66,4 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help run demo build test race check lint fmt bench sim judge kills fuzz clean
+.PHONY: help run demo build test race check lint fmt bench sim judge kills night fuzz clean
