@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -41,22 +42,22 @@ var simCredentials = func() string {
 
 // simOptions is a seed spelled out.
 type simOptions struct {
-	seed             uint64
-	procs            int
-	safety           time.Duration // so long things go wrong
-	rate             float64
-	burst            int
-	conc             int
-	strict           bool // the CRMs enforce that themselves
-	perfex           string
-	contacts         int
-	pace             time.Duration
-	troubles         int
-	kinds            []string // what can go wrong
-	plan             []simTrouble
-	log              zerolog.Logger
-	timeout, retry   time.Duration
-	attempts, window int
+	seed           uint64
+	procs          int
+	safety         time.Duration // so long things go wrong
+	rate           float64
+	burst          int
+	conc           int
+	strict         bool // the CRMs enforce that themselves
+	perfex         string
+	contacts       int
+	pace           time.Duration
+	troubles       int
+	kinds          []string // what can go wrong
+	plan           []simTrouble
+	log            zerolog.Logger
+	timeout, retry time.Duration
+	attempts       int
 }
 
 func newSimOptions(seed uint64) simOptions {
@@ -154,13 +155,7 @@ func simulate(t *testing.T, o simOptions) (r history.Report, seen map[string]int
 	if *simLog {
 		o.log = zerolog.New(os.Stderr)
 	}
-	ats.Register() // the server's clock must not belong to the bubble
-	defer ats.Unregister()
-	// The client library pools timers; one of another bubble would be fatal.
-	runtime.GC()
-	runtime.GC()
-	defer func() { runtime.GC(); runtime.GC() }()
-	synctest.Test(t, func(t *testing.T) {
+	inSim(t, func(t *testing.T) {
 		w := newSimWorld(t, o)
 		w.run()
 		_, seen = w.happened()
@@ -300,7 +295,13 @@ func TestSimulationRepeats(t *testing.T) {
 	for range 3 {
 		var lines []string
 		o := newSimOptions(*simFirst)
-		synctestHistory(t, o, &lines)
+		inSim(t, func(t *testing.T) {
+			w := newSimWorld(t, o)
+			w.run()
+			for _, e := range w.Events() {
+				lines = append(lines, e.String())
+			}
+		})
 		if first == nil {
 			first = lines
 			continue
@@ -316,16 +317,19 @@ func TestSimulationRepeats(t *testing.T) {
 	}
 }
 
-func synctestHistory(t *testing.T, o simOptions, lines *[]string) {
-	ats.Register()
+// inSim runs f in a bubble in which the real server works.
+func inSim(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	ats.Register() // the server's clock must not belong to the bubble
 	defer ats.Unregister()
-	runtime.GC()
-	runtime.GC()
-	synctest.Test(t, func(t *testing.T) {
-		w := newSimWorld(t, o)
-		w.run()
-		for _, e := range w.Events() {
-			*lines = append(*lines, e.String())
-		}
-	})
+	if runtime.GOMAXPROCS(0) == 1 {
+		// A collection lets goroutines wait that would not have.
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	}
+	// The client library pools timers; one of another bubble would be fatal. Two
+	// collections empty a pool.
+	empty := func() { runtime.GC(); runtime.GC() }
+	empty()
+	defer empty()
+	synctest.Test(t, f)
 }

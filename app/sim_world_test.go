@@ -50,7 +50,6 @@ type simWorld struct {
 	mu       sync.Mutex
 	procs    []*simProcess
 	started  int
-	stopped  bool  // nothing goes wrong any more
 	numbers  int64 // of updates
 	offered  map[int64]simOffer
 	byRow    map[simRow]int64

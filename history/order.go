@@ -45,6 +45,7 @@ func (t *trial) overwrites() []overwrite {
 			for path, value := range w.apply.Fields {
 				u := t.updates[Marked(value)]
 				if u == nil || u.key != k {
+					delete(top, path) // cleared, and that says not by whom
 					continue
 				}
 				o := overwrite{path: path, by: w, u: u}
@@ -81,7 +82,11 @@ func (t *trial) repaired(writes []*request, at time.Time, path string, was *upda
 		if !troubled && w.apply.At.Sub(at) > t.rules.Repaired {
 			return false
 		}
-		if u := t.updates[Marked(w.apply.Fields[path])]; u != nil && (u == was || u.place.after(was.place)) {
+		value, wrote := w.apply.Fields[path]
+		if wrote && value == "" {
+			return true
+		}
+		if u := t.updates[Marked(value)]; u != nil && (u == was || u.place.after(was.place)) {
 			return true
 		}
 	}
