@@ -168,6 +168,7 @@ func (w *simWorld) close() {
 		w.crms[name].Close()
 		l.Close()
 	}
+	time.Sleep(time.Second) // what was on its way on a link arrives, and finds nobody
 }
 
 // simProcess is a worker process: what it keeps in memory is its own, and all its
