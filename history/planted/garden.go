@@ -22,8 +22,8 @@ type garden struct {
 	limit time.Duration
 }
 
-// suite is a simulation that may find a mistake: a test that takes -sim.seeds and
-// ends with the seed that broke a promise.
+// suite is a test that may find a mistake: it goes on until something breaks a
+// promise.
 type suite struct {
 	name, pkg string
 	flags     []string
@@ -32,6 +32,8 @@ type suite struct {
 var suites = []suite{
 	{"workers", "app", []string{"-test.run=^TestSimulation$", "-test.v", "-sim.stop", "-sim.seeds=100000"}},
 	{"lane", "worker", []string{"-test.run=^TestSimulation$", "-test.v", "-test.failfast", "-sim.seeds=100000"}},
+	{"plans", "worker", []string{"-test.run=^TestPlans$", "-rapid.checks=100000000", "-rapid.nofailfile"}},
+	{"queue", "queue", []string{"-test.run=^TestSimulation$", "-test.v", "-test.failfast", "-sim.seeds=100000"}},
 }
 
 // result is what came of looking for one plant.
@@ -156,13 +158,17 @@ func (p plant) changed(root string) (map[string]string, error) {
 }
 
 var (
+	drawn   = regexp.MustCompile(`-rapid\.seed=(\d+)`)
 	ranSeed = regexp.MustCompile(`(?m)^\s*=== RUN\s+TestSimulation/\D*(\d+)`)
 	broken  = regexp.MustCompile(`(?m)^\s*BROKEN\s+(\S+ \S+(?: \S+)*?)  `)
 	failure = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: (.*)$`)
 )
 
-// seedOf is the last seed that began.
+// seedOf is the seed that failed: the one that rapid names, or the last that began.
 func seedOf(out []byte) string {
+	if m := drawn.FindSubmatch(out); m != nil {
+		return string(m[1])
+	}
 	all := ranSeed.FindAllSubmatch(out, -1)
 	if len(all) == 0 {
 		return ""
