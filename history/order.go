@@ -167,8 +167,21 @@ func (t *trial) redrives(updates []int64) (n int) {
 // exclusivity: the CRM never has two writes of one contact at once, as far as their
 // sender can know: what it still works on when the sender has given up does not
 // count, nor does the write of an owner whose ownership had broken when the other
-// came.
+// came. And whoever owned a target sends nothing once another has begun to.
 func (t *trial) exclusivity() {
+	owner := map[string]*Event{}
+	for i := range t.events {
+		e := &t.events[i]
+		switch e.Kind {
+		case Own:
+			owner[e.Target] = e
+		case Call, Further:
+			t.checked()
+			if o := owner[e.Target]; o != nil && o.Actor != e.Actor {
+				t.find(e.At, key{e.Target, e.Contact}, "%s sends for call %s, though %s has owned %s for %s", e.Actor, e.Call, o.Actor, e.Target, e.At.Sub(o.At))
+			}
+		}
+	}
 	open := map[key]*request{}
 	until := map[key]time.Time{}
 	for _, r := range t.requests {
