@@ -45,7 +45,7 @@ sim: ## longer simulations: the lane, whole workers, the queue (SEEDS=2000)
 	go test -run '^TestPlans$$' ./worker -rapid.checks=$$(( $(SEEDS) * 20 )) -timeout 0
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
 	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
-	GOMAXPROCS=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
+	GODEBUG=asyncpreemptoff=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
 
 sim-night: ## whole workers, simulated for HOURS (100) on every core
