@@ -41,10 +41,28 @@ fmt: ## format
 bench: ## benchmarks: time, allocations; a drain and a strict quota by real processes
 	go test -run '^$$' -bench . -benchmem ./...
 
-sim: ## a longer simulation of lane and queue (SEEDS=2000)
+sim: ## longer simulations: the lane, whole workers, the queue (SEEDS=2000)
+	go test -run '^TestPlans$$' ./worker -rapid.checks=$$(( $(SEEDS) * 20 )) -timeout 0
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
 	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
+	GODEBUG=asyncpreemptoff=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
+
+sim-night: ## whole workers, simulated for HOURS (100) on every core
+	@set -e; go test -c -o bin/sim.test ./app; cd app; n=$$(nproc); seeds=$$(( $(or $(HOURS),100) * 6 / n + 1 )); pids=; \
+	for i in $$(seq 0 $$(( n - 1 ))); do \
+	  GOMAXPROCS=1 GODEBUG=asyncpreemptoff=1 ../bin/sim.test -test.run '^TestSimulation$$' -test.timeout 0 -test.v \
+	    -sim.first=$$(( $(or $(FIRST),1) + i * seeds )) -sim.seeds=$$seeds > ../bin/sim.$$i.txt 2>&1 & pids="$$pids $$!"; \
+	done; bad=0; for p in $$pids; do wait $$p || bad=1; done; \
+	grep -hE '^ +--- FAIL|BROKEN|to repeat|not valid|simulated hours|^panic|^fatal' ../bin/sim.*.txt; \
+	awk '/^    sim_test.go:[0-9]+: +[0-9]+ [a-z]/ { $$1 = ""; n = $$2; $$2 = ""; sum[$$0] += n } END { for (k in sum) printf "%9d %s\n", sum[k], k }' ../bin/sim.*.txt | sort -k2; \
+	exit $$bad
+
+planted: ## plant bugs and see whether the simulations find them (ONLY=name,... LIMIT=5m)
+	go run ./history/planted -limit $(or $(LIMIT),5m) -only '$(ONLY)'
+
+judge: ## what a history says of the promises (HISTORY=file.jsonl)
+	go run ./history/judge $(HISTORY)
 
 kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
@@ -52,6 +70,9 @@ kills: ## kill -9 of real workers, long form (KILLS=200)
 faults: ## every fault with real processes, long form, and a table at the end (ROUNDS=40)
 	go test -run '^TestFault' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
 	go test -run '^TestKill' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
+
+night: ## 200,000 rows at two quotas, with kill -9 on the way (ROWS=200000)
+	go test -run '^TestNight$$' ./cmd/crmsync -night.rows=$(or $(ROWS),200000) -test.parallel 1 -timeout 0 -v
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for pkg in $$(go list ./...); do \
@@ -63,4 +84,4 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help run demo build test race check lint fmt bench sim kills faults fuzz clean
+.PHONY: help run demo build test race check lint fmt bench sim sim-night planted judge kills faults night fuzz clean

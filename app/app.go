@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,20 @@ type Options struct {
 	// [App.AcceptLosses].
 	AcceptLoss bool
 	Log        zerolog.Logger
+
+	seams seams
+}
+
+// seams are where a simulation takes the place of what surrounds an App: the
+// network, and what a lane sees of queue and CRM. The zero value leaves all as it is.
+type seams struct {
+	nats   func() (net.Conn, error)
+	crm    func(ctx context.Context, network, address string) (net.Conn, error)
+	id     string // of the process's sessions
+	memory bool   // nothing goes to disk
+	seed   uint64 // of the lanes
+	source func(target string, s worker.Source) worker.Source
+	sender func(target string, c client) client
 }
 
 // App is a crmsync that is connected to its queue. Its methods are safe for
@@ -119,7 +134,7 @@ func (a *App) queueOptions() (queue.Options, error) {
 		User: n.User, TLSCert: n.TLSCert, TLSKey: n.TLSKey, TLSCA: n.TLSCA, TLSFirst: n.TLSFirst,
 		Timeout: n.Timeout, Domain: n.JSDomain, InboxPrefix: n.InboxPrefix,
 		Name: "crmsync", Replicas: n.Replicas, Lease: n.Lease,
-		Log: a.o.Log,
+		Log: a.o.Log, Dial: a.o.seams.nats, ID: a.o.seams.id, SessionsInMemory: a.o.seams.nats != nil, InMemory: a.o.seams.memory,
 	}
 	if !n.Password.IsZero() {
 		var err error
@@ -127,7 +142,7 @@ func (a *App) queueOptions() (queue.Options, error) {
 			return o, fmt.Errorf("the NATS password: %w", err)
 		}
 	}
-	if !n.Embedded() {
+	if !n.Embedded() || o.Dial != nil {
 		return o, nil
 	}
 	if a.o.Host {

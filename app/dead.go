@@ -46,10 +46,13 @@ type Letter struct {
 // contact's values, as the source sent them; passwords are masked.
 type FullLetter struct {
 	Letter
-	Tries  []contact.Attempt   `json:"tries,omitempty"`
-	Header map[string][]string `json:"header,omitempty"`
-	Body   json.RawMessage     `json:"body,omitempty"`  // where it is JSON
-	Bytes  []byte              `json:"bytes,omitempty"` // where it is not: base64
+	Tries []contact.Attempt `json:"tries,omitempty"`
+	// MaybeSent says that the CRM may have carried out its side effects, such as
+	// a mail: a redrive does not ask for them.
+	MaybeSent bool                `json:"maybe_sent,omitempty"`
+	Header    map[string][]string `json:"header,omitempty"`
+	Body      json.RawMessage     `json:"body,omitempty"`  // where it is JSON
+	Bytes     []byte              `json:"bytes,omitempty"` // where it is not: base64
 	// Edit is what a redrive would send in its place.
 	Edit *LetterEdit `json:"edit,omitempty"`
 }
@@ -143,7 +146,7 @@ func (a *App) Letter(ctx context.Context, id uint64) (FullLetter, error) {
 	if err != nil {
 		return FullLetter{}, err
 	}
-	l := FullLetter{Letter: letterOf(r), Tries: r.Tries, Header: r.OriginalHeader}
+	l := FullLetter{Letter: letterOf(r), Tries: r.Tries, MaybeSent: r.MaybeSent, Header: r.OriginalHeader}
 	if json.Valid(r.Original) && utf8.Valid(r.Original) {
 		l.Body = maskSecrets(r.Original)
 	} else {

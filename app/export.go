@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/csv"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,23 +144,8 @@ func rowOf(l queue.Letter) int64 {
 
 // uploadColumns are the columns of the file that a job came from.
 type uploadColumns struct {
-	Job     string          `json:"job"`
-	ID      string          `json:"id"` // the column with the contact's id
-	Columns []ingest.Column `json:"columns"`
-}
-
-func uploadKey(target, job string) string {
-	h := sha256.Sum256([]byte(job))
-	return "columns." + target + "." + hex.EncodeToString(h[:8])
-}
-
-// keepColumns remembers what the columns of an imported file are called, so that
-// its dead letters can go back to whoever sent it in their own columns.
-func (a *App) keepColumns(ctx context.Context, target, job string, r ingest.Report) error {
-	if r.Format != ingest.FormatCSV {
-		return nil
-	}
-	return a.q.Put(ctx, uploadKey(target, job), uploadColumns{Job: job, ID: r.IDColumn, Columns: r.Mapping})
+	ID      string // the column with the contact's id
+	Columns []ingest.Column
 }
 
 var errTwoJobs = errors.New("of several jobs")
@@ -184,12 +167,18 @@ func (a *App) uploadOf(ctx context.Context, each func(func(queue.Letter) error) 
 	if err != nil {
 		return nil, err
 	}
-	var u uploadColumns
-	found, err := a.q.Get(ctx, uploadKey(target, job), &u)
-	if err != nil || !found || u.Job != job {
+	j, err := a.q.Job(ctx, target, job)
+	if errors.Is(err, queue.ErrNotFound) || err == nil && len(j.Columns) == 0 {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	return &u, nil
+	u := &uploadColumns{ID: j.IDColumn}
+	for _, c := range j.Mapping {
+		u.Columns = append(u.Columns, ingest.Column{Name: c.Column, Field: c.Field})
+	}
+	return u, nil
 }
 
 // exportCSV writes a table: the letter, then the upload's own columns or, where

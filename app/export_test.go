@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"crmsync/contact"
 	"crmsync/emulator"
+	"crmsync/ingest"
 )
 
 // plans are the edits that a corrected file asks for.
@@ -253,4 +255,30 @@ func FuzzReadFixes(f *testing.F) {
 			return nil
 		})
 	})
+}
+
+// Corrections come back as a workbook too.
+func TestReadFixesOfWorkbook(t *testing.T) {
+	var b bytes.Buffer
+	w, err := ingest.NewWorkbookWriter(&b, "rows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cells := range [][]string{{letterColumn, "id", "Nachname", "dead reason"}, {"17", "4", "Geist", "missing"}, {"x", "5", "Y", "missing"}} {
+		if err := w.Write(cells); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err = readFixes(&b, nil, nil, func(x fix) error {
+		v, _ := x.fields.Get("Nachname")
+		got = append(got, fmt.Sprintf("%d: letter %d %s, %v", x.line, x.letter, v, x.err))
+		return nil
+	})
+	if want := []string{`2: letter 17 "Geist", <nil>`, `3: letter 0 "Y", "x" is not the id of a letter`}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
 }

@@ -175,7 +175,7 @@ type fix struct {
 	err    error
 }
 
-// readFixes reads a corrected export, CSV or JSON lines. Without a client every
+// readFixes reads a corrected export, a table or JSON lines. Without a client every
 // column is taken as text.
 func readFixes(r io.Reader, c client, upload *uploadColumns, yield func(fix) error) error {
 	in := bufio.NewReader(r)
@@ -183,7 +183,7 @@ func readFixes(r io.Reader, c client, upload *uploadColumns, yield func(fix) err
 	if head = bytes.TrimLeft(head, " \t\r\n"); len(head) > 0 && head[0] == '{' {
 		return readFixLines(in, yield)
 	}
-	o := ingest.Options{Format: ingest.FormatCSV, IDColumn: letterColumn}
+	o := ingest.Options{IDColumn: letterColumn}
 	if c != nil {
 		o.Labels, o.Convert = c.Labels(), func(field, text string) (json.RawMessage, error) { return fixCell(c, field, text) }
 	}
@@ -196,6 +196,7 @@ func readFixes(r io.Reader, c client, upload *uploadColumns, yield func(fix) err
 	if err != nil {
 		return err
 	}
+	defer rows.Close()
 	for {
 		row, err := rows.Next()
 		if errors.Is(err, io.EOF) {

@@ -20,7 +20,8 @@ type Import struct {
 	Stdin     io.Reader // for "-"
 	Class     contact.Class
 	Job       string // "" makes one: of the file's content, so that the same file again is the same job
-	Format    string // auto, csv or ndjson
+	Format    string // auto, csv, ndjson or xlsx
+	Sheet     string // of a workbook; "" takes the first that is not hidden
 	ID        string // the column with the contact's id; "" guesses
 	Map       map[string]string
 	Constants map[string]string // fields that every row sets
@@ -61,6 +62,7 @@ type ImportReport struct {
 	Rejected   int64            `json:"rejected"`
 	Encoding   string           `json:"encoding,omitempty"`
 	Delimiter  string           `json:"delimiter,omitempty"`
+	Sheet      string           `json:"sheet,omitempty"`    // of a workbook
 	Mapping    []ingest.Column  `json:"mapping,omitempty"`  // what each column became
 	Unmapped   []string         `json:"unmapped,omitempty"` // columns that go nowhere
 	Took       time.Duration    `json:"took"`
@@ -106,6 +108,9 @@ type Resumed struct {
 	Complete bool      `json:"complete"`
 }
 
+// ErrNoID is wrapped where no column of a file is the contact's id.
+var ErrNoID = ingest.ErrNoID
+
 // ErrOtherFile says that a job of that name was made from another file, or the
 // same one read otherwise.
 var ErrOtherFile = errors.New("the job was made from another file, or with another mapping")
@@ -132,9 +137,6 @@ func (a *App) Import(ctx context.Context, im Import) (rep ImportReport, err erro
 		return rep, err
 	}
 	rep.Parent, rep.class = in.job.Parent, im.Class
-	if err := a.keepColumns(ctx, im.Target, rep.Job, o.rows.Report()); err != nil {
-		return rep, err
-	}
 	in.batch = a.q.Batch(im.Target, im.Class)
 	err = in.rows(ctx)
 	if e := in.batch.Close(ctx); err == nil {
@@ -149,7 +151,7 @@ func (a *App) Import(ctx context.Context, im Import) (rep ImportReport, err erro
 		err = errors.Join(err, in.announce(context.WithoutCancel(ctx)))
 	}
 	r := o.rows.Report()
-	rep.Encoding, rep.Delimiter, rep.Mapping, rep.Unmapped = r.Encoding, r.Delimiter, r.Mapping, r.Unmapped
+	rep.Encoding, rep.Delimiter, rep.Sheet, rep.Mapping, rep.Unmapped = r.Encoding, r.Delimiter, r.Sheet, r.Mapping, r.Unmapped
 	rep.mapping = r.AsMapping(o.options())
 	rep.Took = time.Since(began)
 	return rep, err
@@ -209,7 +211,8 @@ func (in *intake) rows(ctx context.Context) error {
 			im.Progress(*rep)
 		}
 		if in.job.Loaded.IsZero() && now.Sub(in.told) > announceEvery {
-			if err := in.announce(ctx); err != nil {
+			// What others see of the job may be late; its rows tell what counts.
+			if err := in.announce(ctx); err != nil && !queue.Passing(err) {
 				return err
 			}
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"crmsync/queue"
@@ -69,7 +71,8 @@ func (in *intake) begin(ctx context.Context) error {
 	}
 	in.job = Job{
 		ID: in.o.job, Target: im.Target, Class: im.Class, SHA256: in.o.sum, Digest: in.o.digest,
-		Format: r.Format, Encoding: r.Encoding, Delimiter: r.Delimiter, IDColumn: r.IDColumn, Columns: r.Columns,
+		Format: r.Format, Encoding: r.Encoding, Delimiter: r.Delimiter, Sheet: r.Sheet, IDColumn: r.IDColumn, Columns: r.Columns,
+		Constants: slices.Sorted(maps.Keys(im.Constants)), Empty: im.Empty,
 		By: im.By, Created: time.Now().UTC(), Parent: im.Parent, First: last + 1,
 	}
 	if in.job.Parent == "" {
@@ -110,12 +113,14 @@ func (in *intake) complete(ctx context.Context) error {
 	if !in.job.Loaded.IsZero() {
 		return nil
 	}
-	last, err := in.a.lastSeq(ctx, in.job.Target, in.job.Class)
-	if err != nil {
-		return err
-	}
-	in.job.Last, in.job.Size, in.job.Loaded = last, in.o.rows.Report().Size, time.Now().UTC()
-	return in.announce(ctx)
+	return outlast(ctx, func() error {
+		last, err := in.a.lastSeq(ctx, in.job.Target, in.job.Class)
+		if err != nil {
+			return err
+		}
+		in.job.Last, in.job.Size, in.job.Loaded = last, in.o.rows.Report().Size, time.Now().UTC()
+		return in.announce(ctx)
+	}, func() {})
 }
 
 func orSomebody(by string) string {

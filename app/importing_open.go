@@ -49,6 +49,9 @@ func (im *Import) begin(cfg *config.Config, version string) (*opened, error) {
 }
 
 func (o *opened) close() {
+	if o.rows != nil {
+		_ = o.rows.Close() // a copy of what was only read
+	}
 	if o.file != nil {
 		_ = o.file.Close() // only read
 	}
@@ -88,6 +91,9 @@ func (o *opened) identify() error {
 	o.sum = hex.EncodeToString(content.Sum(nil))
 	all := sha256.New()
 	fmt.Fprintf(all, "%s %q %q %q %q %q %q %q %q %v", o.sum, im.Target, im.ID, im.Map, im.Constants, im.Empty, im.Format, im.Charset, im.Comma, im.Class)
+	if im.Sheet != "" {
+		fmt.Fprintf(all, " %q", im.Sheet)
+	}
 	o.digest = hex.EncodeToString(all.Sum(nil))
 	_, err := f.Seek(0, io.SeekStart)
 	return err
@@ -107,7 +113,7 @@ func (o *opened) options() ingest.Options {
 	im := o.im
 	return ingest.Options{
 		Format: im.Format, IDColumn: im.ID, Map: im.Map, Constants: im.Constants, Empty: im.Empty,
-		Encoding: im.Charset, Delimiter: im.Comma, Labels: o.client.Labels(), Convert: o.client.Convert,
+		Encoding: im.Charset, Sheet: im.Sheet, Delimiter: im.Comma, Labels: o.client.Labels(), Convert: o.client.Convert,
 	}
 }
 

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"crmsync/config"
@@ -24,7 +25,7 @@ type ImportProgress struct {
 const pulseEvery = 500 * time.Millisecond
 
 // Wait follows a job until every queued row has its outcome, and tells progress
-// as it goes. The report says how they ended.
+// as it goes, also while NATS cannot be reached. The report says how they ended.
 func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportProgress)) (ImportReport, error) {
 	t, err := a.target(rep.Target)
 	if err != nil {
@@ -33,12 +34,14 @@ func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportPr
 	if progress == nil {
 		progress = func(ImportProgress) {}
 	}
-	err = a.q.WatchJob(ctx, rep.Target, rep.Job, pulseEvery, func(_ queue.Job, c queue.JobCount) (bool, error) {
+	ended := int64(0)
+	watch := func(_ queue.Job, c queue.JobCount) (bool, error) {
 		rep.counted(c)
 		if rep.Done {
 			return false, nil
 		}
-		p := ImportProgress{ImportReport: rep, Ended: c.Ended()}
+		ended = c.Ended()
+		p := ImportProgress{ImportReport: rep, Ended: ended}
 		if !c.First.IsZero() {
 			span := min(queue.JobRateSpan, time.Since(c.First))
 			p.Rate = float64(c.Recent) / max(1, span.Seconds())
@@ -48,8 +51,29 @@ func (a *App) Wait(ctx context.Context, rep ImportReport, progress func(ImportPr
 		}
 		progress(p)
 		return true, nil
+	}
+	err = outlast(ctx, func() error { return a.q.WatchJob(ctx, rep.Target, rep.Job, pulseEvery, watch) }, func() {
+		progress(ImportProgress{ImportReport: rep, Ended: ended, Hold: "NATS cannot be reached"})
 	})
 	return rep, err
+}
+
+// outlast does something again for as long as NATS cannot answer, until ctx ends,
+// and tells of it each time: who waits through a night also waits while a server
+// is restarted.
+func outlast(ctx context.Context, f func() error, told func()) error {
+	for {
+		err := f()
+		if err == nil || ctx.Err() != nil || !queue.Passing(err) {
+			return err
+		}
+		told()
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // counted takes over how a job stands.
@@ -74,18 +98,34 @@ func (a *App) laneNow(ctx context.Context, t config.Target, waiting int64, p *Im
 	}
 	now, lane := time.Now(), &live.Lane
 	switch {
-	case !found || now.Sub(lane.At) > staleAfter || lane.State == "released":
+	case !found || now.Sub(lane.At) > staleAfter || lane.State == stateReleased || lane.State == stateCutShort:
 		p.Hold = "no worker runs its lane: crmsync run"
 		return nil
 	case lane.Hold != nil:
 		p.Hold, p.Until = string(lane.Hold.Reason), lane.Hold.Until
 	}
-	budget := worker.NewBudget(quotaOf(t.Quota).Under(lane.Orders.Limits), lane.Spent, now)
 	if o := lane.Orders.Limits.Rate; o > 0 || t.Quota.Rate > 0 {
-		n := int(waiting) * requestsOf(t.Kind)
-		p.ETA = budget.ETA(now, n).Sub(now)
+		budget := budgetOf(t, lane, now)
+		e := foretell(now, t.Kind, waiting, lane, func(n int) time.Time { return budget.ETA(now, n) })
+		if e != nil && e.Done.After(now) {
+			p.ETA = e.Done.Sub(now)
+		}
 	}
 	return nil
+}
+
+// budgetOf is a lane's budget as another process knows it. What refusals have taught
+// the lane is told by its rate now: what a next owner would begin with is where it
+// was at the last refusal.
+func budgetOf(t config.Target, lane *worker.Status, now time.Time) *worker.Budget {
+	q, spent := quotaOf(t.Quota).Under(lane.Orders.Limits), slices.Clone(lane.Spent)
+	for i := range spent {
+		spent[i].Rate = 0
+	}
+	if lane.Slowed == worker.WhyRefused && lane.Rate > 0 && (q.Rate == 0 || lane.Rate < q.Rate) {
+		q.Rate = lane.Rate
+	}
+	return worker.NewBudget(q, spent, now)
 }
 
 // lastSeq is the last sequence of a target's stream.

@@ -148,19 +148,21 @@ func (a *App) JobStatus(ctx context.Context, target, id string) (JobStatus, erro
 }
 
 // WatchJob calls yield with how a job stands at once and after each time every,
-// until yield returns false or an error, or ctx ends.
+// until yield returns false or an error, or ctx ends. While NATS cannot be reached it
+// waits.
 func (a *App) WatchJob(ctx context.Context, target, id string, every time.Duration, yield func(JobStatus) (bool, error)) error {
 	j, err := a.findJob(ctx, target, id)
 	if err != nil {
 		return err
 	}
-	return a.q.WatchJob(ctx, j.Target, j.ID, every, func(now Job, c JobCount) (bool, error) {
+	watch := func(now Job, c JobCount) (bool, error) {
 		st, err := a.jobInFull(ctx, now, c)
 		if err != nil {
 			return false, err
 		}
 		return yield(st)
-	})
+	}
+	return outlast(ctx, func() error { return a.q.WatchJob(ctx, j.Target, j.ID, every, watch) }, func() {})
 }
 
 // Ended says that nothing more will happen to a job by itself.
@@ -258,6 +260,31 @@ func (a *App) ResumeJob(ctx context.Context, target, id, by string) (JobStatus, 
 // error wraps [queue.ErrJobCancelled] where it is resumed later.
 func (a *App) CancelJob(ctx context.Context, target, id, by string) (JobStatus, error) {
 	return a.steerJob(ctx, target, id, by, queue.JobCancelled)
+}
+
+// PruneJobs takes the jobs off the list of whose rows nothing is stored any more and
+// nothing is to come; target "" is every target's. It returns them.
+func (a *App) PruneJobs(ctx context.Context, target, by string) ([]Job, error) {
+	if target != "" {
+		if err := a.known(ctx, target); err != nil {
+			return nil, err
+		}
+	}
+	jobs, err := a.q.Jobs(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	out := []Job{}
+	for _, j := range jobs {
+		err := a.q.RemoveJob(ctx, queue.Actor{By: by, Via: "cli"}, j.Target, j.ID)
+		switch {
+		case err == nil:
+			out = append(out, j)
+		case !errors.Is(err, queue.ErrJobOpen) && !errors.Is(err, queue.ErrNotFound):
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 func (a *App) steerJob(ctx context.Context, target, id, by string, to queue.JobState) (JobStatus, error) {

@@ -38,15 +38,17 @@ type ExportReport struct {
 	Target   string `json:"target"`
 	Rows     int64  `json:"rows"`
 	FromFile bool   `json:"from_file"` // the cells are those of the file that was imported
+	// Again are the flags with which an import reads the columns as the job did.
+	Again []string `json:"again,omitempty"`
 }
 
 // ErrFileNeeded says that rows can be exported only from the file that they came
 // from.
 var ErrFileNeeded = errors.New("the file that was imported is needed")
 
-// ExportJob writes rows of a job as a CSV file with the columns, the order and the
-// delimiter of the file that they came from, and behind them _job, _row, _reason
-// and _message. The cells are the file's own where it is there unchanged; else
+// ExportJob writes rows of a job as a table with the columns and the order of the
+// file that they came from, and behind them _job, _row, _reason and _message: as
+// CSV with that file's delimiter or, where Out ends in .xlsx, as a workbook. The cells are the file's own where it is there unchanged; else
 // those of dead rows are put together from their letters, and for any other the
 // error wraps [ErrFileNeeded]. An import of what is written is a child of the job.
 func (a *App) ExportJob(ctx context.Context, e Export) (rep ExportReport, err error) {
@@ -54,7 +56,7 @@ func (a *App) ExportJob(ctx context.Context, e Export) (rep ExportReport, err er
 	if err != nil {
 		return rep, err
 	}
-	rep.Job, rep.Target = j.ID, j.Target
+	rep.Job, rep.Target, rep.Again = j.ID, j.Target, a.again(j)
 	ledger, err := a.q.JobLedger(ctx, j.Target, j.ID)
 	if err != nil {
 		return rep, err
@@ -74,20 +76,58 @@ func (a *App) ExportJob(ctx context.Context, e Export) (rep ExportReport, err er
 	if err != nil {
 		return rep, err
 	}
-	x.out = csv.NewWriter(out)
-	if d := []rune(j.Delimiter); len(d) == 1 {
-		x.out.Comma = d[0]
+	if x.out, err = e.table(j, out); err == nil {
+		err = x.header()
 	}
-	if err = x.header(); err == nil {
+	if err == nil {
 		if file != nil {
 			err = x.fromFile(ctx, file)
 		} else {
 			err = x.fromLetters(ctx)
 		}
 	}
-	x.out.Flush()
-	return rep, finish(errors.Join(err, x.out.Error()))
+	if x.out != nil {
+		err = errors.Join(err, x.out.Close())
+	}
+	return rep, finish(err)
 }
+
+// tableWriter writes rows of cells.
+type tableWriter interface {
+	Write(cells []string) error
+	Close() error
+}
+
+// csvWriter is a tableWriter of CSV.
+type csvWriter struct{ *csv.Writer }
+
+func (w csvWriter) Close() error {
+	w.Flush()
+	return w.Error()
+}
+
+// byteOrderMark tells a spreadsheet that a file is UTF-8. Without it Excel takes
+// it for something else, and what it saves then is damaged.
+const byteOrderMark = "\ufeff"
+
+// table begins what is written.
+func (e Export) table(j Job, out io.Writer) (tableWriter, error) {
+	if strings.EqualFold(filepath.Ext(e.Out), ".xlsx") {
+		return ingest.NewWorkbookWriter(out, "rows")
+	}
+	if e.toFile() {
+		if _, err := io.WriteString(out, byteOrderMark); err != nil {
+			return nil, err
+		}
+	}
+	w := csvWriter{csv.NewWriter(out)}
+	if d := []rune(j.Delimiter); len(d) == 1 {
+		w.Comma = d[0]
+	}
+	return w, nil
+}
+
+func (e Export) toFile() bool { return e.Out != "-" && e.Out != "" }
 
 // openUnchanged finds the file of a job as it was imported; the error says why
 // there is none.
@@ -122,7 +162,7 @@ func openUnchanged(j Job, elsewhere string) (*os.File, error) {
 
 // create opens what is written to. A file appears when it is whole.
 func (e Export) create(j Job) (w io.Writer, finish func(error) error, err error) {
-	if e.Out == "-" || e.Out == "" {
+	if !e.toFile() {
 		return e.Stdout, func(err error) error { return err }, nil
 	}
 	if path, err := filepath.Abs(e.Out); err == nil && (path == j.Path || e.File != "" && e.Out == e.File) {
@@ -150,7 +190,7 @@ type export struct {
 	job    Job
 	ledger *queue.JobLedger
 	only   []string
-	out    *csv.Writer
+	out    tableWriter
 	rep    *ExportReport
 
 	columns []int             // those of the file that are written
@@ -200,8 +240,12 @@ func (x *export) wanted(ctx context.Context, row int64, rejected error) (reason,
 	if !slices.Contains(x.only, how) {
 		return "", "", nil, false, nil
 	}
-	if how == "rejected" && rejected != nil {
+	switch {
+	case how != "rejected":
+	case rejected != nil && (len(x.job.Constants) == 0 || !errors.Is(rejected, ingest.ErrNothing)):
 		message = rejected.Error()
+	case len(x.job.Constants) > 0: // what to is not kept
+		message = "the row is no update together with what every row sets: " + strings.Join(x.job.Constants, ", ")
 	}
 	if o != contact.Dead {
 		return how, message, nil, true, nil
@@ -243,12 +287,13 @@ func (x *export) fromFile(ctx context.Context, f *os.File) error {
 		columns[m.Column] = m.Field
 	}
 	rows, err := ingest.Open(f, ingest.Options{
-		Format: x.job.Format, IDColumn: x.job.IDColumn, Map: columns, Encoding: x.job.Encoding, Delimiter: x.job.Delimiter,
-		Labels: map[string]string{}, Convert: c.Convert,
+		Format: x.job.Format, IDColumn: x.job.IDColumn, Map: columns, Encoding: x.job.Encoding, Delimiter: x.job.Delimiter, Sheet: x.job.Sheet,
+		Empty: x.job.Empty, Labels: map[string]string{}, Convert: c.Convert,
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
+	defer rows.Close()
 	end := x.ledger.Last()
 	if !x.job.Loaded.IsZero() {
 		end = max(end, x.job.Read)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"maps"
@@ -30,6 +31,8 @@ type Forecast struct {
 	Guessed    bool              `json:"guessed,omitempty"` // the encoding is a guess that may be wrong
 	Compressed bool              `json:"compressed,omitempty"`
 	Delimiter  string            `json:"delimiter,omitempty"`
+	Sheet      string            `json:"sheet,omitempty"`        // of a workbook
+	Others     []string          `json:"other_sheets,omitempty"` // which are not read
 	IDColumn   string            `json:"id_column"`
 	Mapping    []ingest.Column   `json:"mapping"`
 	Constants  map[string]string `json:"constants,omitempty"`
@@ -118,7 +121,7 @@ func Foresee(ctx context.Context, cfg *config.Config, version string, im Import,
 			err = ctx.Err()
 		}
 		if err != nil {
-			return s.f, err
+			return s.f, fmt.Errorf("%s: %w", im.name(), err)
 		}
 		if u := s.row(o, row); u != nil && len(some) < compare {
 			some = append(some, u)
@@ -152,11 +155,17 @@ func (s *survey) row(o *opened, row ingest.Row) *contact.Update {
 	if bad != nil {
 		s.f.Rejected++
 		s.problems.add(bad.Error(), row.Line)
+		if o.im.Rejected != nil {
+			o.im.Rejected(RejectedRow{Line: row.Line, Row: row.N, Reason: bad.Error()})
+		}
 		return nil
 	}
 	s.f.Sendable++
 	for _, w := range row.Warnings {
 		s.doubts.add(w, row.Line)
+	}
+	if mail, ok := u.Fields.Get("email"); ok && string(mail) != "null" && !strings.Contains(string(mail), "@") {
+		s.doubts.add("email: it does not look like an e-mail address", row.Line)
 	}
 	for _, f := range u.Fields {
 		s.field(f.Name, f.Value, o.client.Rules())
@@ -213,6 +222,7 @@ func (s *survey) contact(row ingest.Row) {
 func (s *survey) sum(o *opened, now time.Time) {
 	r, f := o.rows.Report(), &s.f
 	f.Format, f.Encoding, f.Guessed, f.Compressed, f.Delimiter = r.Format, r.Encoding, r.Guessed, r.Compressed, r.Delimiter
+	f.Sheet, f.Others = r.Sheet, r.OtherSheets
 	f.IDColumn, f.Mapping, f.Unmapped, f.Blank = r.IDColumn, r.Mapping, r.Unmapped, r.Blank
 	f.mapping = r.AsMapping(o.options())
 	f.Problems, f.Doubts = s.problems.most(), s.doubts.most()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"strconv"
 	"time"
 
@@ -31,14 +32,17 @@ type client interface {
 }
 
 // newClient builds the client of one target. It reads no secret yet.
-func newClient(t config.Target, version string) (client, error) {
+func newClient(t config.Target, version string) (client, error) { return dialClient(t, version, nil) }
+
+// dialClient is newClient with a dialer of its own; nil is the network's.
+func dialClient(t config.Target, version string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (client, error) {
 	agent := "crmsync/" + version
 	switch t.Kind {
 	case config.KindPerfex:
 		return perfex.New(perfex.Options{
 			Base: t.URL, Token: t.Token.Read, API: t.API,
 			Permissions: t.Permissions.IDs, ClearPermissions: t.Permissions.Clear,
-			Timeout: t.Timeout, CAFile: t.CAFile, UserAgent: agent, AllowPrivate: t.AllowPrivate,
+			Timeout: t.Timeout, CAFile: t.CAFile, UserAgent: agent, AllowPrivate: t.AllowPrivate, Dial: dial,
 			Messages: perfex.Messages{
 				Token: t.Verdicts.TokenMessages, Missing: t.Verdicts.MissingMessages, Unchanged: t.Verdicts.UnchangedMessages,
 			},
@@ -46,7 +50,7 @@ func newClient(t config.Target, version string) (client, error) {
 	case config.KindEvance:
 		return evance.New(evance.Options{
 			Base: t.URL, API: t.API, Grant: t.Grant, Timeout: t.Timeout, CAFile: t.CAFile,
-			UserAgent: agent, AllowPrivate: t.AllowPrivate,
+			UserAgent: agent, AllowPrivate: t.AllowPrivate, Dial: dial,
 			Credentials: func() (evance.Credentials, error) { return evanceCredentials(t) },
 		})
 	}

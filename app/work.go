@@ -35,6 +35,12 @@ const (
 	reportAtLeast = 10 * time.Second
 )
 
+// States of a lane that has ended, as it leaves them behind.
+const (
+	stateReleased = "released"
+	stateCutShort = "cut short" // calls of it may still be at work in the CRM
+)
+
 // laneState is what the owner of a target tells the others.
 type laneState struct {
 	Owner string        `json:"owner"` // host/pid
@@ -55,9 +61,12 @@ func (a *App) Work(ctx, work context.Context) error {
 	}
 	clients := map[string]client{}
 	for name, t := range a.cfg.Targets {
-		c, err := newClient(t, a.o.Version)
+		c, err := dialClient(t, a.o.Version, a.o.seams.crm)
 		if err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
+		}
+		if a.o.seams.sender != nil {
+			c = a.o.seams.sender(name, c)
 		}
 		defer c.CloseIdle()
 		clients[name] = c
@@ -106,6 +115,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	// another version.
 	var before struct {
 		Lane struct {
+			State  string          `json:"state"`
 			Spent  []worker.Spent  `json:"spent"`
 			Memory json.RawMessage `json:"memory"`
 		} `json:"lane"`
@@ -131,12 +141,17 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	quota := quotaOf(t.Quota)
 	quota.Durable = true // see report
 	c.Within(s.Lease)
+	source := worker.Source(s)
+	if a.o.seams.source != nil {
+		source = a.o.seams.source(name, s)
+	}
 	lane := worker.New(worker.Options{
-		Target: name, Source: s, Sender: c, Rules: c.Rules(), Check: c.Check,
+		Target: name, Source: source, Effects: s, Sender: c, Rules: c.Rules(), Check: c.Check,
 		Timeout: t.Timeout, Quota: quota, Requests: requestsOf(t.Kind), Shared: shared,
 		Retry:         worker.Retry{Attempts: t.Retry.Attempts, Base: t.Retry.Base, Max: t.Retry.Max},
 		Spent:         before.Lane.Spent,
 		Memory:        remembered(before.Lane.Memory, log),
+		Inherited:     before.Lane.State != "" && before.Lane.State != stateReleased,
 		Orders:        a.ordersOf(name),
 		SecretChanged: secretChanged(t),
 		Cancelled:     cancelled(s),
@@ -144,6 +159,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 		OnAnswer:      func(ans crm.Answer, took time.Duration) { a.meters.answer(name, ans, took) },
 		OnSettled:     func(e contact.Ended) { a.meters.settled(name, e) },
 		Log:           a.o.Log,
+		Seed:          a.o.seams.seed,
 	})
 	a.enter(name, lane)
 	aside, stop := context.WithCancel(ctx)
@@ -162,8 +178,12 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	a.leave(name)
 	if err == nil || work.Err() != nil {
 		// What the quota was used for, and why we held, must outlive us.
+		state := stateReleased
+		if work.Err() != nil {
+			state = stateCutShort
+		}
 		told.put(context.WithoutCancel(work), worker.Status{
-			Target: name, At: time.Now(), State: "released", Spent: lane.Spent(), Memory: lane.Memory(),
+			Target: name, At: time.Now(), State: state, Spent: lane.Spent(), Memory: lane.Memory(),
 		})
 	}
 	switch {

@@ -10,8 +10,11 @@ import (
 type Change struct {
 	Contact Key
 	Fields  Patch
-	// Updates is how many updates were folded into it.
+	// Updates is how many updates were folded into it; 0 for a repair.
 	Updates int
+	// Repair says that all of it has been written before and is put on top
+	// again, since an older request may have come late.
+	Repair bool
 	// MaybeSent says that an earlier attempt of this change, or of a part of
 	// it, may have reached the CRM and its answer is not known. Side effects
 	// must not be repeated then.

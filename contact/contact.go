@@ -145,6 +145,10 @@ type Update struct {
 	Raw    []byte
 	Header map[string][]string
 
+	// Begun says that a former owner of the target noted that it was about to
+	// send it, and what became of that is not known.
+	Begun bool
+
 	// Bad says why the message cannot be an update; nil where it is one. A
 	// bad update keeps its place in its contact's order and ends dead.
 	Bad *BadUpdate
@@ -174,6 +178,10 @@ func (u *Update) Mark() Mark {
 	}
 	return m
 }
+
+// MaybeSent says that the CRM may have been asked for the update's side effects
+// before: by a former owner, or when the letter that it repeats was an update.
+func (u *Update) MaybeSent() bool { return u.Begun || u.Redrive != nil && u.Redrive.MaybeSent }
 
 // BadUpdate is the error of a message that cannot be an update. Its text names
 // the place and what is wrong, never a value of the contact.

@@ -1,7 +1,6 @@
 package contact
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -24,6 +23,7 @@ const (
 	HeaderOrder       = "Crmsync-Order"
 	HeaderForce       = "Crmsync-Force"
 	HeaderEdited      = "Crmsync-Edited"
+	HeaderMaybeSent   = "Crmsync-Maybe-Sent"
 	headerContentType = "Content-Type"
 )
 
@@ -193,27 +193,26 @@ func parseTime(s string) (time.Time, bool) {
 // fields, version and time. What Decode would refuse is an error that wraps a
 // *[BadUpdate].
 func Encode(u *Update) ([]byte, error) {
-	body := struct {
-		Fields     Patch      `json:"fields"`
-		Version    *int64     `json:"version,omitempty"`
-		OccurredAt *time.Time `json:"occurred_at,omitempty"`
-	}{Fields: u.Fields}
-	if u.Versioned {
-		body.Version = &u.Version
+	size := 64
+	for _, f := range u.Fields {
+		size += len(f.Name) + len(f.Value) + 4
 	}
-	if at := u.OccurredAt; !at.IsZero() {
+	b, err := u.Fields.appendJSON(append(make([]byte, 0, size), `{"fields":`...))
+	if err == nil && u.Versioned {
+		b = strconv.AppendInt(append(b, `,"version":`...), u.Version, 10)
+	}
+	if at := u.OccurredAt; err == nil && !at.IsZero() {
 		if _, offset := at.Zone(); offset%60 != 0 {
 			at = at.UTC() // RFC 3339 has no seconds in a zone
 		}
-		body.OccurredAt = &at
+		var text []byte
+		text, err = at.MarshalJSON()
+		b = append(append(b, `,"occurred_at":`...), text...)
 	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false) // what is sent is what was given
-	if err := enc.Encode(body); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("encode update of %s: %w", u.Contact, err)
 	}
-	b := bytes.TrimRight(out.Bytes(), "\n")
+	b = append(b, '}')
 	if bad := new(Update).decode(b); bad != nil {
 		return nil, fmt.Errorf("encode update of %s: %w", u.Contact, bad)
 	}

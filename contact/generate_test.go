@@ -38,7 +38,7 @@ func anyValue(depth int) *rapid.Generator[json.RawMessage] {
 		case 7:
 			return objectText(t, anyMembers(depth-1, anyText()).Draw(t, "object"))
 		}
-		b, _ := marshalString(anyText().Draw(t, "text"))
+		b := JSONString(anyText().Draw(t, "text"))
 		return b
 	})
 }
@@ -62,7 +62,7 @@ func objectText(t *rapid.T, p Patch) json.RawMessage {
 		if i > 0 {
 			b.WriteString(" ,")
 		}
-		name, _ := marshalString(f.Name)
+		name := JSONString(f.Name)
 		b.Write(name)
 		b.WriteString(": ")
 		b.Write(f.Value)

@@ -203,6 +203,9 @@ type Ending struct {
 	Field    string    // the offending field, where the CRM said which
 	Detail   string    // the CRM's words, redacted and cut, or our own
 	Resolved Resolution
-	Fields   []string // paths it set; for a dead letter, the paths it wanted to set
-	Ended    time.Time
+	// MaybeSent says of a Dead one that the CRM may have carried out its side
+	// effects.
+	MaybeSent bool
+	Fields    []string // paths it set; for a dead letter, the paths it wanted to set
+	Ended     time.Time
 }

@@ -3,7 +3,6 @@ package contact
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -74,39 +73,34 @@ func sameJSON(a, b json.RawMessage) bool {
 // MarshalJSON writes a JSON object with the fields in order. A name that is not
 // valid UTF-8 and a value that is not JSON are errors.
 func (p Patch) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, f := range p {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		name, err := marshalString(f.Name)
-		if err != nil {
-			return nil, fmt.Errorf("patch: the name of field %d: %w", i+1, err)
-		}
-		b.Write(name)
-		b.WriteByte(':')
-		if err := json.Compact(&b, f.Value); err != nil {
-			return nil, fmt.Errorf("patch: the value of field %d is not JSON", i+1)
-		}
+	size := 2
+	for _, f := range p {
+		size += len(f.Name) + len(f.Value) + 4
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+	return p.appendJSON(make([]byte, 0, size))
 }
 
-// marshalString writes a JSON string without the HTML escapes that
-// json.Marshal adds: what we send is what we were given.
-func marshalString(s string) ([]byte, error) {
-	if !utf8.ValidString(s) {
-		return nil, errors.New("not valid UTF-8")
+func (p Patch) appendJSON(b []byte) ([]byte, error) {
+	b = append(b, '{')
+	for i, f := range p {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if !utf8.ValidString(f.Name) {
+			return nil, fmt.Errorf("patch: the name of field %d: not valid UTF-8", i+1)
+		}
+		b = append(appendString(b, f.Name), ':')
+		if isPlainString(f.Value) {
+			b = append(b, f.Value...)
+			continue
+		}
+		var value bytes.Buffer
+		if err := json.Compact(&value, f.Value); err != nil {
+			return nil, fmt.Errorf("patch: the value of field %d is not JSON", i+1)
+		}
+		b = append(b, value.Bytes()...)
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(s); err != nil {
-		return nil, err
-	}
-	return bytes.TrimRight(b.Bytes(), "\n"), nil
+	return append(b, '}'), nil
 }
 
 // UnmarshalJSON reads a JSON object, strictly: duplicate members at any depth,
@@ -160,6 +154,11 @@ func (r Rules) Alone(p Patch) bool {
 		}
 	}
 	return false
+}
+
+// Effects says that a patch has a field with a side effect.
+func (r Rules) Effects(p Patch) bool {
+	return slices.ContainsFunc(p, func(f Field) bool { return slices.Contains(r.SideEffects, f.Name) })
 }
 
 // Merge folds two patches of one contact into one: the newer wins, field by

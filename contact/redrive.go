@@ -66,6 +66,9 @@ type Redrive struct {
 	// Force has the update's own place count instead of Order, and no version,
 	// so that it overwrites what is newer than the original.
 	Force bool `json:"force,omitempty"`
+	// MaybeSent says that the CRM may have carried out the side effects of the
+	// letter before it died: they are not asked for again.
+	MaybeSent bool `json:"maybe_sent,omitempty"`
 }
 
 // redriveOf reads the headers of a redrive; nil where there are none.
@@ -81,12 +84,17 @@ func redriveOf(letter string, header map[string][]string) (*Redrive, *BadUpdate)
 		}
 		r.Order = p
 	}
-	switch v := headerValue(header, HeaderForce); v {
-	case "":
-	case "1":
-		r.Force = true
-	default:
-		return nil, malformed("header %s is not 1", HeaderForce)
+	for _, flag := range []struct {
+		name string
+		to   *bool
+	}{{HeaderForce, &r.Force}, {HeaderMaybeSent, &r.MaybeSent}} {
+		switch v := headerValue(header, flag.name); v {
+		case "":
+		case "1":
+			*flag.to = true
+		default:
+			return nil, malformed("header %s is not 1", flag.name)
+		}
 	}
 	if r == (Redrive{}) {
 		return nil, nil

@@ -44,11 +44,11 @@ func FuzzParsePlace(f *testing.F) {
 func TestHeadersOfARedrive(t *testing.T) {
 	body := []byte(`{"fields":{"a":1},"version":4}`)
 	header := map[string][]string{
-		HeaderRedriveOf: {"7"}, HeaderOperation: {"op"}, HeaderRedriveRoot: {"3"}, HeaderRedriveBy: {"alice"}, HeaderEdited: {"bob"}, HeaderOrder: {"live,5,1000"},
+		HeaderRedriveOf: {"7"}, HeaderOperation: {"op"}, HeaderRedriveRoot: {"3"}, HeaderRedriveBy: {"alice"}, HeaderEdited: {"bob"}, HeaderOrder: {"live,5,1000"}, HeaderMaybeSent: {"1"},
 	}
 	u := Decode(body, header)
 	u.Class, u.Seq, u.Stored = Bulk, 9, time.Unix(9, 0)
-	want := Redrive{Operation: "op", Root: "3", By: "alice", Edited: "bob", Order: Place{Live, 5, time.Unix(0, 1000).UTC()}}
+	want := Redrive{Operation: "op", Root: "3", By: "alice", Edited: "bob", Order: Place{Live, 5, time.Unix(0, 1000).UTC()}, MaybeSent: true}
 	if u.Bad != nil || u.Redrive == nil || *u.Redrive != want {
 		t.Fatalf("%+v %v", u.Redrive, u.Bad)
 	}
@@ -70,6 +70,7 @@ func TestHeadersOfARedrive(t *testing.T) {
 		{HeaderOrder, "live,5", "7", HeaderOrder},
 		{HeaderOrder, "live,0,1", "7", HeaderOrder},
 		{HeaderForce, "yes", "7", HeaderForce},
+		{HeaderMaybeSent, "0", "7", HeaderMaybeSent},
 		{HeaderOrder, "live,5,1000", "", HeaderRedriveOf},
 		{HeaderForce, "1", "", HeaderRedriveOf},
 		{HeaderOperation, "op", "", HeaderRedriveOf},

@@ -186,7 +186,10 @@ func (s *scanner) value(path string, depth int) *BadUpdate {
 		}
 		return sortMembers(p, path)
 	case '"':
-		_, bad := s.str(path)
+		_, _, bad := s.raw()
+		if bad != nil {
+			bad.Field = clip(path, maxPlace)
+		}
 		return bad
 	}
 	s.literal()
@@ -236,10 +239,22 @@ func (s *scanner) members(path string, depth int, shallow bool) (Patch, *BadUpda
 		s.i++ // :
 		s.space()
 		start := s.i
-		if shallow {
-			s.skip()
-		} else if bad := s.value(join(path, name), depth+1); bad != nil {
-			return nil, bad
+		switch s.b[s.i] {
+		case '{', '[':
+			if shallow {
+				s.skip()
+			} else if bad := s.value(join(path, name), depth+1); bad != nil {
+				return nil, bad
+			}
+		case '"':
+			if shallow {
+				s.skip()
+			} else if _, _, bad := s.raw(); bad != nil {
+				bad.Field = clip(join(path, name), maxPlace)
+				return nil, bad
+			}
+		default:
+			s.literal()
 		}
 		if p == nil {
 			p = make(Patch, 0, 4)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -59,6 +60,8 @@ type Options struct {
 	// Hints are the headers in which this CRM tells of its quota; nil means
 	// [DefaultHintRules].
 	Hints []HintRule
+	// Dial makes the connections, for tests; no address is checked then.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transport replaces the network, for tests.
 	Transport http.RoundTripper
 }
@@ -170,8 +173,12 @@ func network(o Options) (*http.Transport, error) {
 		}
 		trust.RootCAs = pool
 	}
+	dial := o.Dial
+	if dial == nil {
+		dial = dialer(o.AllowPrivate || o.Proxy != nil || namesPrivate(o.Base.Hostname()))
+	}
 	t := &http.Transport{
-		DialContext:            dialer(o.AllowPrivate || o.Proxy != nil || namesPrivate(o.Base.Hostname())),
+		DialContext:            counting(dial),
 		TLSClientConfig:        trust,
 		TLSHandshakeTimeout:    TLSTimeout,
 		DisableCompression:     true, // 260 KB of gzip can be 256 MB of answer

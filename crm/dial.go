@@ -31,8 +31,13 @@ func dialer(private bool) func(ctx context.Context, netw, addr string) (net.Conn
 			return checkAddress(addr, private)
 		},
 	}
+	return d.DialContext
+}
+
+// counting wraps what a dialer connects.
+func counting(dial func(ctx context.Context, netw, addr string) (net.Conn, error)) func(ctx context.Context, netw, addr string) (net.Conn, error) {
 	return func(ctx context.Context, netw, addr string) (net.Conn, error) {
-		c, err := d.DialContext(ctx, netw, addr)
+		c, err := dial(ctx, netw, addr)
 		if err != nil {
 			return nil, err
 		}
@@ -82,22 +87,23 @@ func namesPrivate(host string) bool {
 	return err == nil && isPrivate(a.Unmap())
 }
 
-// errLate is the refusal of a request whose time is over before its first byte is
-// on the wire: the process was stopped on the way, and somebody else may do its
-// work by now.
-var errLate = fmt.Errorf("not sent, since its time is over: %w", os.ErrDeadlineExceeded)
-
 // countedConn knows how many bytes were handed to the network, which decides
-// whether a failed request can have reached the CRM, and until when any may be.
+// whether a failed request can have reached the CRM; and it hands none over for a
+// request whose time is over. A process that was stopped in between would
+// otherwise, when it wakes, send what nobody owes the CRM any more: timers do not
+// run before whatever was running goes on.
 type countedConn struct {
 	net.Conn
 	written atomic.Int64
-	until   atomic.Pointer[time.Time] // nil: for ever
+	until   atomic.Pointer[time.Time] // of the request at hand; nil: none
 }
+
+// errTooLate is the refusal to write for a request whose time is over.
+var errTooLate = fmt.Errorf("the request's time was over before it was sent: %w", os.ErrDeadlineExceeded)
 
 func (c *countedConn) Write(b []byte) (int, error) {
 	if t := c.until.Load(); t != nil && !time.Now().Before(*t) {
-		return 0, errLate
+		return 0, errTooLate
 	}
 	n, err := c.Conn.Write(b)
 	c.written.Add(int64(n))

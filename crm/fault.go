@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"os"
 	"sync"
+	"time"
 
 	"crmsync/contact"
 )
@@ -97,6 +98,7 @@ type trace struct {
 	answered bool // a byte of the answer was seen
 	conn     *countedConn
 	before   int64 // bytes the connection had carried
+	until    *time.Time
 }
 
 func (t *trace) set(f func()) {
@@ -107,6 +109,9 @@ func (t *trace) set(f func()) {
 
 func (t *trace) watch(ctx context.Context) context.Context {
 	t.stage = FaultConnect
+	if d, ok := ctx.Deadline(); ok {
+		t.until = &d
+	}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:  func(string) { t.set(func() { t.traced = true }) },
 		DNSStart: func(httptrace.DNSStartInfo) { t.set(func() { t.stage = FaultDNS }) },
@@ -121,9 +126,7 @@ func (t *trace) watch(ctx context.Context) context.Context {
 				t.got, t.reused = true, i.Reused
 				if t.conn = counted(i.Conn); t.conn != nil {
 					t.before = t.conn.written.Load()
-					if d, ok := ctx.Deadline(); ok {
-						t.conn.until.Store(&d)
-					}
+					t.conn.until.Store(t.until)
 				}
 			})
 		},

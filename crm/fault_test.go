@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"crmsync/contact"
@@ -240,4 +242,72 @@ func TestPrivateByName(t *testing.T) {
 			t.Errorf("%s: %v", host, got)
 		}
 	}
+}
+
+// What a process that was stopped had in hand is not sent when it wakes: the
+// request's time is looked at right before each write.
+func TestNothingIsWrittenTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer near.Close()
+		got := make(chan int, 1)
+		go func() { n, _ := io.Copy(io.Discard, far); got <- int(n) }()
+		c := &countedConn{Conn: near}
+		until := time.Now().Add(5 * time.Second)
+		c.until.Store(&until)
+		if _, err := c.Write([]byte("GET")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		n, err := c.Write([]byte(" / HTTP/1.1"))
+		if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.written.Load() != 3 {
+			t.Errorf("%d bytes were written, %v", n, err)
+		}
+		_ = c.Close()
+		if n := <-got; n != 3 {
+			t.Errorf("%d bytes arrived", n)
+		}
+	})
+}
+
+// Each request sets its own time, on a connection that is used again too.
+func TestConnectionsKnowTheRequestsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var conns []*countedConn
+		near, far := net.Pipe()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			r := bufio.NewReader(far)
+			for {
+				if _, err := http.ReadRequest(r); err != nil {
+					return
+				}
+				_, _ = io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			}
+		}()
+		c := newClient(t, Options{Base: parse(t, "http://crm.example"), Timeout: 7 * time.Second, Dial: func(context.Context, string, string) (net.Conn, error) { return near, nil }})
+		dial := c.transport.(*origin).next.(*http.Transport).DialContext
+		c.transport.(*origin).next.(*http.Transport).DialContext = func(ctx context.Context, n, a string) (net.Conn, error) {
+			conn, err := dial(ctx, n, a)
+			conns = append(conns, conn.(*countedConn))
+			return conn, err
+		}
+		for range 3 {
+			began := time.Now()
+			if _, f := do(c, Request{}); f != nil {
+				t.Fatal(f)
+			}
+			if len(conns) != 1 {
+				t.Fatalf("%d connections", len(conns))
+			}
+			if d := conns[0].until.Load().Sub(began); d != 7*time.Second {
+				t.Errorf("the request had %s", d)
+			}
+			time.Sleep(time.Second)
+		}
+		c.CloseIdle()
+		_ = far.Close()
+		<-served
+	})
 }

@@ -1,11 +1,8 @@
 package crm
 
 import (
-	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,43 +36,5 @@ func TestWithin(t *testing.T) {
 		if f != nil && (f.Kind != FaultStopped || f.Sent || f.Answer(true).Incident) {
 			t.Errorf("%s: %+v", tc.name, f)
 		}
-	}
-}
-
-// What a stopped process had on its way to the connection does not go out when it
-// goes on after the request's time.
-func TestNothingIsWrittenLate(t *testing.T) {
-	ours, theirs := net.Pipe()
-	defer ours.Close()
-	defer theirs.Close()
-	read := make(chan int, 1)
-	go func() {
-		n, _ := theirs.Read(make([]byte, 10))
-		read <- n
-	}()
-	c := &countedConn{Conn: ours}
-	late := time.Now()
-	c.until.Store(&late)
-	if n, err := c.Write([]byte("PUT")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.written.Load() != 0 {
-		t.Errorf("wrote %d, %v", n, err)
-	}
-	soon := time.Now().Add(time.Minute)
-	c.until.Store(&soon)
-	if n, err := c.Write([]byte("GET")); n != 3 || err != nil || <-read != 3 {
-		t.Errorf("wrote %d, %v", n, err)
-	}
-}
-
-// Each request sets the time of the connection that it gets, also of one that was
-// used before.
-func TestConnectionsKnowTheRequestsTime(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer srv.Close()
-	c := newClient(t, Options{Base: parse(t, srv.URL), Timeout: 300 * time.Millisecond})
-	for n := range 4 {
-		if _, f := do(c, Request{Method: "GET"}); f != nil {
-			t.Fatalf("request %d: %v", n+1, f)
-		}
-		<-time.After(200 * time.Millisecond) // the time of the one before is soon over
 	}
 }

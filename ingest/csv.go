@@ -15,10 +15,18 @@ import (
 	"crmsync/contact"
 )
 
-// table reads rows of CSV.
+// records are what a table consists of, its header first.
+type records interface {
+	// next returns the next record. The error is io.EOF, or it ends the file.
+	next() (record, error)
+}
+
+// table makes rows of records.
 type table struct {
-	scan    *scanner
-	header  int // cells in it
+	scan    records
+	delim   string
+	sparse  bool // empty cells at the end of a record are not stored
+	header  int  // cells in it
 	columns *columns
 	o       Options
 	blank   int64
@@ -26,7 +34,7 @@ type table struct {
 	remarks map[string]string // of the first row
 }
 
-// openCSV reads the header.
+// openCSV finds out what separates cells, and reads the header.
 func openCSV(text *bufio.Reader, o Options) (*table, error) {
 	line, err := headerLine(text)
 	if err != nil {
@@ -36,12 +44,22 @@ func openCSV(text *bufio.Reader, o Options) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{scan: newScanner(text, delim), o: o}
+	scan := newScanner(text, delim)
 	if explicit {
-		if _, err := t.scan.next(); err != nil { // the line that said so
+		if _, err := scan.next(); err != nil { // the line that said so
 			return nil, err
 		}
 	}
+	t, err := openTable(scan, o, false)
+	if err == nil {
+		t.delim = string(delim)
+	}
+	return t, err
+}
+
+// openTable reads the header of records.
+func openTable(scan records, o Options, sparse bool) (*table, error) {
+	t := &table{scan: scan, o: o, sparse: sparse}
 	rec, err := t.record()
 	switch {
 	case errors.Is(err, io.EOF):
@@ -53,6 +71,10 @@ func openCSV(text *bufio.Reader, o Options) (*table, error) {
 	}
 	t.header = len(rec.cells)
 	t.columns, err = mapColumns(rec.cells, o)
+	var none *noID
+	if errors.As(err, &none) && sparse {
+		none.hint = "see that the header is the first row"
+	}
 	if err != nil {
 		return nil, fmt.Errorf("line %d: %w", rec.first, err)
 	}
@@ -65,7 +87,7 @@ func openCSV(text *bufio.Reader, o Options) (*table, error) {
 func (t *table) record() (record, error) {
 	for {
 		rec, err := t.scan.next()
-		if err != nil || rec.err != nil || !isBlank(rec.cells) {
+		if err != nil || rec.err != nil || !isBlank(rec.cells) || len(rec.notes) > 0 {
 			return rec, err
 		}
 		t.blank++
@@ -106,19 +128,33 @@ func (t *table) fill(row *Row, rec record) error {
 	if rec.err != nil {
 		return rec.err
 	}
+	for t.sparse && len(rec.cells) < t.header {
+		rec.cells = append(rec.cells, "")
+	}
+	row.Cells = rec.cells
 	if len(rec.cells) < t.header {
 		return fmt.Errorf("the row has %d cells, but the header has %d columns", len(rec.cells), t.header)
 	}
 	// A delimiter too many at the end of each line loses nothing.
 	if len(rec.cells) > t.header && !isBlank(rec.cells[t.header:]) {
-		return fmt.Errorf("the row has %d cells, but the header has %d columns; a cell with the delimiter in it needs quotes", len(rec.cells), t.header)
+		hint := "; a cell with the delimiter in it needs quotes"
+		if t.sparse {
+			hint = ""
+		}
+		return fmt.Errorf("the row has %d cells, but the header has %d columns%s", len(rec.cells), t.header, hint)
 	}
 	var err error
+	if err = row.note(rec, t.columns.id, t.columns.idName); err != nil {
+		return err
+	}
 	if row.ID, err = t.columns.contact(rec.cells); err != nil {
 		return err
 	}
 	items := make([]item, 0, len(t.columns.mapped)+len(t.columns.constants))
 	for _, c := range t.columns.mapped {
+		if err := row.note(rec, c.index, c.name); err != nil {
+			return err
+		}
 		v, err := t.value(row, c, rec.cells[c.index])
 		if err != nil {
 			return fmt.Errorf("column %s: %w", quote(c.name), err)
@@ -129,6 +165,20 @@ func (t *table) fill(row *Row, rec record) error {
 	}
 	row.Fields, err = patch(items, t.columns.constants)
 	return err
+}
+
+// note passes on what there is to say of a cell.
+func (r *Row) note(rec record, cell int, column string) error {
+	for _, n := range rec.notes {
+		switch {
+		case n.cell != cell:
+		case n.bad != nil:
+			return fmt.Errorf("column %s: %w", quote(column), n.bad)
+		default:
+			r.Warnings = append(r.Warnings, "column "+quote(column)+" "+n.doubt)
+		}
+	}
+	return nil
 }
 
 // scientific is what spreadsheets make of long numbers, a phone's for one.
@@ -152,7 +202,7 @@ func (t *table) value(row *Row, c *column, cell string) (json.RawMessage, error)
 
 func convert(o Options, field, text string) (json.RawMessage, error) {
 	if o.Convert == nil {
-		return jsonString(text), nil
+		return contact.JSONString(text), nil
 	}
 	return o.Convert(field, text)
 }
@@ -176,7 +226,7 @@ func checkText(s string) error {
 }
 
 func (t *table) report(r *Report) {
-	r.Delimiter, r.Blank, r.Remarks = string(t.scan.delim), t.blank, t.remarks
+	r.Delimiter, r.Blank, r.Remarks = t.delim, t.blank, t.remarks
 	t.columns.report(r)
 }
 
@@ -258,29 +308,6 @@ func delimiter(line []byte, o Options) (byte, bool, error) {
 		return 0, false, errors.New("line 1: several delimiters would make the same number of columns; name the delimiter")
 	}
 	return best.delim, false, nil
-}
-
-// jsonString is a JSON string without the escapes that are for HTML.
-func jsonString(s string) json.RawMessage {
-	if plainText(s) {
-		b := make([]byte, 0, len(s)+2)
-		return append(append(append(b, '"'), s...), '"')
-	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // a string always encodes
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
-// plainText says that a string stands in JSON as it is.
-func plainText(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // patch makes a patch of a row's fields, sorted by path, and those of every row,

@@ -45,6 +45,11 @@ func (in *input) encoding() string {
 
 func (in *input) guessed() bool { return in.guess != nil && in.guess.name() != utf8Name }
 
+func (in *input) describe(r *Report) {
+	r.Encoding, r.Guessed, r.Compressed = in.encoding(), in.guessed(), in.compressed
+	r.Size, r.SHA256 = in.raw.sum()
+}
+
 // sniffed is how much of a file is looked at to tell what it is.
 const sniffed = 512
 
@@ -169,11 +174,14 @@ func zeroPattern(b []byte) string {
 	return ""
 }
 
+// zipMagic begins a workbook, as any ZIP archive.
+const zipMagic = "PK\x03\x04"
+
 // magics are the first bytes of files that people take for tables.
 var magics = []struct{ prefix, advice string }{
-	{"PK\x03\x04", "is a ZIP archive or an Excel workbook (.xlsx); open it and save it as CSV UTF-8"},
+	{zipMagic, "is a compressed Excel workbook or ZIP archive; unpack it first"}, // behind gzip
 	{"PK\x05\x06", "is an empty ZIP archive"},
-	{"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls); open it and save it as CSV UTF-8"},
+	{"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), or one with a password; open it and save it as .xlsx without one, or as CSV UTF-8"},
 	{"%PDF", "is a PDF; export the data as CSV"},
 	{"{\\rtf", "is a word processor's document (RTF); export the data as CSV"},
 	{"BZh", "is compressed (bzip2); unpack it first"},

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/unicode"
 	"pgregory.net/rapid"
+
+	"crmsync/contact"
 )
 
 var encodings = map[string]encoding.Encoding{
@@ -90,7 +92,7 @@ func TestBinary(t *testing.T) {
 	_, _ = io.WriteString(w2, "id,a\n7,1\n")
 	_, _ = w2.Close(), w.Close()
 	for text, want := range map[string]string{
-		"PK\x03\x04....":                  "Excel workbook (.xlsx); open it and save it as CSV UTF-8",
+		"PK\x03\x04....":                  "looks like an Excel workbook, but was not copied to its end",
 		"\xd0\xcf\x11\xe0\xa1\xb1":        "old Excel workbook",
 		"%PDF-1.7":                        "PDF",
 		"\x89PNG\r\n":                     "picture",
@@ -206,7 +208,7 @@ func TestRoundTrip(t *testing.T) {
 				}
 			}
 			for i, c := range cells {
-				if c != rows[len(got)][i] && c != string(jsonString(rows[len(got)][i])) {
+				if c != rows[len(got)][i] && c != string(contact.JSONString(rows[len(got)][i])) {
 					t.Fatalf("%q: row %d cell %d is %s, not %q", text, len(got)+1, i, c, rows[len(got)][i])
 				}
 			}

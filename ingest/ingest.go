@@ -1,6 +1,7 @@
 // Package ingest turns what people and programs have, files first of all, into
-// updates, row by row: a CSV file as a spreadsheet saves it, in whatever
-// encoding and with whatever delimiter, or one JSON object a line.
+// updates, row by row: a sheet of an Excel workbook, a CSV file as a spreadsheet
+// saves it, in whatever encoding and with whatever delimiter, or one JSON object a
+// line.
 //
 // One bad row is a rejected row with a reason, and the rest goes on. What makes
 // the meaning of everything after it doubtful (a quote that is never closed, a
@@ -35,6 +36,7 @@ const (
 	FormatAuto   = "auto"
 	FormatCSV    = "csv"
 	FormatNDJSON = "ndjson"
+	FormatXLSX   = "xlsx" // an Excel workbook
 )
 
 // What an empty CSV cell means.
@@ -80,6 +82,9 @@ type Options struct {
 	Encoding string
 	// Delimiter is auto or empty, or one of , ; | and tab, by character or name.
 	Delimiter string
+	// Sheet is the sheet of a workbook, by name; empty takes the first that is not
+	// hidden. One for a file that is no workbook is an error of Open.
+	Sheet string
 	// Convert makes a field's value of a cell's text, which is never empty. An
 	// error rejects the row and must not quote the text. A nil result leaves
 	// the field alone. Nil makes JSON strings.
@@ -88,7 +93,8 @@ type Options struct {
 
 // Row is one row of data.
 type Row struct {
-	// Line is the line of the file on which the row begins, from 1.
+	// Line is the line of the file on which the row begins, from 1; of a sheet, the
+	// number that stands beside the row.
 	Line int64
 	// N is the number of the row, from 1, counting rows of data alone.
 	N int64
@@ -101,8 +107,8 @@ type Row struct {
 	Versioned bool
 	// OccurredAt is zero unless given. Only JSON has it.
 	OccurredAt time.Time
-	// Cells are those of a CSV file as they stand there, in the columns' order;
-	// valid until Next is called again.
+	// Cells are those of a table as they stand there, in the columns' order;
+	// valid until Next is called again. Nil for JSON.
 	Cells []string
 	// Warnings are doubts about the row that do not keep it from being used.
 	Warnings []string
@@ -119,16 +125,22 @@ type Reader interface {
 	Next() (Row, error)
 	// Report says what was read so far.
 	Report() Report
+	// Close gives up what the Reader itself holds; the file it leaves open.
+	Close() error
 }
 
 // Report is what is known of a file.
 type Report struct {
 	Format     string
-	Encoding   string // as read; with a byte order mark or guess it is a name all the same
+	Encoding   string // as read; with a byte order mark or guess it is a name all the same; "" of a workbook
 	Guessed    bool   // Encoding is a guess that may be wrong
 	Compressed bool
 	Delimiter  string // of CSV
-	IDColumn   string
+	// Sheet is the sheet of a workbook that is read, OtherSheets are those that
+	// are not.
+	Sheet       string
+	OtherSheets []string
+	IDColumn    string
 	// Columns are the names of all columns, in the file's order; nil for JSON.
 	Columns []string
 	// Mapping are the columns that are imported, in the file's order.
@@ -142,7 +154,8 @@ type Report struct {
 	// are not.
 	Rows, Rejected, Blank int64
 	// Size and SHA256 (hexadecimal) are of the bytes read so far, as they are on
-	// disk: after io.EOF, of the file.
+	// disk: after io.EOF, of the file. Of a workbook they are the whole file's, and
+	// SHA256 is empty until io.EOF.
 	Size   int64
 	SHA256 string
 }
@@ -162,15 +175,45 @@ type source interface {
 // Open looks at the beginning of r, finds out what it is and gets ready to read
 // its rows. It reads ahead as far as the first row, so that a file without any is
 // an error here (wrapping [ErrNoRows]), as is one that cannot be read at all.
+//
+// A workbook is read from its end: r should be a file. Of what can be read only
+// from its beginning to its end, a copy is kept on disk until Close.
 func Open(r io.Reader, o Options) (Reader, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	in, err := openInput(r, o.Encoding)
+	begin := bufio.NewReader(r)
+	head, err := peek(begin, len(zipMagic))
 	if err != nil {
 		return nil, err
 	}
-	f := &file{in: in}
+	f := &file{}
+	if string(head) == zipMagic {
+		err = f.openWorkbook(r, begin, o)
+	} else {
+		err = f.openText(begin, o)
+	}
+	if err == nil {
+		err = f.first()
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (f *file) openText(r io.Reader, o Options) error {
+	switch {
+	case o.Format == FormatXLSX:
+		return errors.New("the file is no Excel workbook (.xlsx)")
+	case o.Sheet != "":
+		return fmt.Errorf("a sheet %s is asked for, but the file is no Excel workbook (.xlsx)", quote(o.Sheet))
+	}
+	in, err := openInput(r, o.Encoding)
+	if err != nil {
+		return err
+	}
+	f.in = in
 	switch o.Format {
 	case "", FormatAuto:
 		o.Format, err = detectFormat(in.text)
@@ -180,25 +223,40 @@ func Open(r io.Reader, o Options) (Reader, error) {
 	} else if err == nil {
 		f.rows, err = openCSV(in.text, o)
 	}
-	if err != nil {
-		return nil, err
-	}
 	f.format = o.Format
+	return err
+}
+
+func (f *file) openWorkbook(r, begin io.Reader, o Options) error {
+	if o.Format == FormatCSV || o.Format == FormatNDJSON {
+		return fmt.Errorf("the file is not %s, but an Excel workbook or another ZIP archive", o.Format)
+	}
+	if o.Encoding != "" && o.Encoding != "auto" || o.Delimiter != "" && o.Delimiter != "auto" {
+		return errors.New("the file is an Excel workbook or another ZIP archive, which has no encoding and no delimiter to be told")
+	}
+	b, err := openWorkbook(r, begin)
+	if err != nil {
+		return err
+	}
+	f.in, f.book, f.format = b, b, FormatXLSX
+	f.rows, err = openSheet(b, o)
+	return err
+}
+
+// first reads the first row.
+func (f *file) first() error {
 	f.ahead, f.err = f.rows.next()
 	if errors.Is(f.err, io.EOF) {
-		return nil, fmt.Errorf("%w: the file has a header, but nothing below it", ErrNoRows)
+		return fmt.Errorf("%w: the file has a header, but nothing below it", ErrNoRows)
 	}
-	if f.err != nil {
-		return nil, f.err
-	}
-	return f, nil
+	return f.err
 }
 
 func (o Options) check() error {
 	switch o.Format {
-	case "", FormatAuto, FormatCSV, FormatNDJSON:
+	case "", FormatAuto, FormatCSV, FormatNDJSON, FormatXLSX:
 	default:
-		return fmt.Errorf("format %q is not known; use auto, csv or ndjson", o.Format)
+		return fmt.Errorf("format %q is not known; use auto, csv, ndjson or xlsx", o.Format)
 	}
 	switch o.Empty {
 	case "", EmptyIgnore, EmptyClear:
@@ -208,9 +266,13 @@ func (o Options) check() error {
 	return nil
 }
 
+// origin says of a file what its rows do not.
+type origin interface{ describe(*Report) }
+
 // file counts the rows of a source.
 type file struct {
-	in     *input
+	in     origin
+	book   *workbook // nil of any other file
 	format string
 	rows   source
 	ahead  Row // read by Open
@@ -239,13 +301,17 @@ func (f *file) Next() (Row, error) {
 }
 
 func (f *file) Report() Report {
-	r := Report{
-		Format: f.format, Rows: f.n, Rejected: f.bad,
-		Encoding: f.in.encoding(), Guessed: f.in.guessed(), Compressed: f.in.compressed,
-	}
-	r.Size, r.SHA256 = f.in.raw.sum()
+	r := Report{Format: f.format, Rows: f.n, Rejected: f.bad}
+	f.in.describe(&r)
 	f.rows.report(&r)
 	return r
+}
+
+func (f *file) Close() error {
+	if f.book == nil {
+		return nil
+	}
+	return f.book.close()
 }
 
 // detectFormat tells JSON from CSV by the first character that is not blank.

@@ -14,6 +14,8 @@ import (
 	"testing/iotest"
 
 	"go.uber.org/goleak"
+
+	"crmsync/contact"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -126,7 +128,7 @@ func TestCSV(t *testing.T) {
 		{"formulas (C44)", "id,a\n7,\"=HYPERLINK(\"\"x\"\")\"\n8,@SUM\n9,+1+cmd|x\n10,-1<&>\n", Options{}, "1@2 7 {\"a\":\"=HYPERLINK(\\\"x\\\")\"}\n2@3 8 {\"a\":\"@SUM\"}\n3@4 9 {\"a\":\"+1+cmd|x\"}\n4@5 10 {\"a\":\"-1<&>\"}\n"},
 		{"same contact (C43)", "id,a\n7,1\n7,2\n", Options{}, "1@2 7 {\"a\":\"1\"}\n2@3 7 {\"a\":\"2\"}\n"},
 		{"blank rows", "\n\nid,a\n\n7,1\n,\n\n8,2\n\n", Options{}, "1@5 7 {\"a\":\"1\"}\n2@8 8 {\"a\":\"2\"}\n"},
-		{"format", "id,a\n7,1\n", Options{Format: "xlsx"}, "open: format \"xlsx\" is not known; use auto, csv or ndjson"},
+		{"format", "id,a\n7,1\n", Options{Format: "xls"}, "open: format \"xls\" is not known; use auto, csv, ndjson or xlsx"},
 		{"empty", "id,a\n7,1\n", Options{Empty: "null"}, "open: \"null\" is not a meaning of empty cells; use ignore or clear"},
 	} {
 		got, rep := read(tc.text, tc.o)
@@ -155,7 +157,7 @@ func TestConvert(t *testing.T) {
 		case "broken":
 			return json.RawMessage("{"), nil
 		}
-		return jsonString(text), nil
+		return contact.JSONString(text), nil
 	}}
 	want := "1@2 7 {\"n\":1,\"s\":\"x\"}\n2@3 ! column \"n\": is not 1\n3@4 ! the row changes nothing: no mapped column has a value\n"
 	if got, _ := read("id,n,skip,s\n7,1,y,x\n8,2,,\n9,,y,\n", o); got != want {

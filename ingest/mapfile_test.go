@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"crmsync/contact"
 )
 
 func TestReadMapping(t *testing.T) {
@@ -74,7 +76,7 @@ func TestConstants(t *testing.T) {
 		case "nothing":
 			return nil, nil
 		}
-		return jsonString(text), nil
+		return contact.JSONString(text), nil
 	}
 	with := func(kv ...string) Options {
 		o := Options{Constants: map[string]string{}, Convert: convert}

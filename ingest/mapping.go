@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +39,12 @@ func columnKey(name string) string {
 // private says that a column is somebody's remark about a row, such as the
 // _reason of a list of rejected rows, and no field unless it is mapped.
 func private(name string) bool { return strings.HasPrefix(strings.TrimSpace(name), "_") }
+
+// IsRemark says that a column's name makes it somebody's remark about a row.
+func IsRemark(name string) bool { return private(name) }
+
+// IsID says that a column's name makes it the contact's id where none is named.
+func IsID(name string) bool { return !private(name) && slices.Contains(idNames, Normalize(name)) }
 
 // resolver says which field a column is.
 type resolver struct {
@@ -124,7 +129,7 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		if o.IDColumn != "" {
 			return nil, fmt.Errorf("there is no column %s; the columns are %s", quote(o.IDColumn), list(names))
 		}
-		return nil, fmt.Errorf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and check the delimiter", list(names))
+		return nil, &noID{names, "check the delimiter"}
 	}
 	cs.idName = names[cs.id]
 	for name, field := range o.Map {
@@ -173,6 +178,21 @@ func mapColumns(header []string, o Options) (*columns, error) {
 		}
 	}
 	return cs, nil
+}
+
+// noID says that a header has no column of the contact's id.
+type noID struct {
+	names []string
+	hint  string
+}
+
+// ErrNoID is wrapped where no column is the contact's id.
+var ErrNoID = errors.New("no column is the contact's id")
+
+func (e *noID) Unwrap() error { return ErrNoID }
+
+func (e *noID) Error() string {
+	return fmt.Sprintf("no column is the contact's id (id or contact id); the columns are %s; name the one it is, and %s", list(e.names), e.hint)
 }
 
 // within says that a field is the other or a member of it.
@@ -283,39 +303,45 @@ type item struct {
 
 // assemble writes items, sorted by path, as a JSON object.
 func assemble(items []item) ([]byte, error) {
-	var b bytes.Buffer
-	err := assembleObject(&b, items, 0)
-	return b.Bytes(), err
+	size := 2
+	for _, it := range items {
+		size += len(it.value) + 4
+		for _, part := range it.path {
+			size += len(part) + 4
+		}
+	}
+	return assembleObject(make([]byte, 0, size), items, 0)
 }
 
-func assembleObject(b *bytes.Buffer, items []item, depth int) error {
-	b.WriteByte('{')
+func assembleObject(b []byte, items []item, depth int) ([]byte, error) {
+	b = append(b, '{')
 	for i := 0; i < len(items); {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
 		name := items[i].path[depth]
 		if name == "" {
-			return fmt.Errorf("the field %s has a part without a name", quote(strings.Join(items[i].path, ".")))
+			return nil, fmt.Errorf("the field %s has a part without a name", quote(strings.Join(items[i].path, ".")))
 		}
 		end := i + 1
 		for end < len(items) && items[end].path[depth] == name {
 			end++
 		}
-		b.Write(jsonString(name))
-		b.WriteByte(':')
+		b = append(append(b, contact.JSONString(name)...), ':')
 		if len(items[i].path) == depth+1 {
 			if end > i+1 {
-				return fmt.Errorf("the field %s is there twice", quote(strings.Join(items[i].path, ".")))
+				return nil, fmt.Errorf("the field %s is there twice", quote(strings.Join(items[i].path, ".")))
 			}
-			b.Write(items[i].value)
-		} else if err := assembleObject(b, items[i:end], depth+1); err != nil {
-			return err
+			b = append(b, items[i].value...)
+		} else {
+			var err error
+			if b, err = assembleObject(b, items[i:end], depth+1); err != nil {
+				return nil, err
+			}
 		}
 		i = end
 	}
-	b.WriteByte('}')
-	return nil
+	return append(b, '}'), nil
 }
 
 // quote shows a name from the file in a message.
@@ -331,6 +357,7 @@ func quote(s string) string {
 func list(names []string) string {
 	const most = 20
 	var b strings.Builder
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	for i, name := range names {
 		if i == most {
 			fmt.Fprintf(&b, " and %d more", len(names)-i)

@@ -38,7 +38,8 @@ type scanner struct {
 type record struct {
 	first, last int64 // lines
 	cells       []string
-	err         error // why it is no good; the records after it may be
+	notes       []note // of a sheet's cells
+	err         error  // why it is no good; the records after it may be
 }
 
 type scanState uint8

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ func (q *Queue) connect() error {
 	switch {
 	case q.srv != nil:
 		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(q.srv))...)
+	case o.Dial != nil:
+		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(dialer(o.Dial)))...)
 	case o.Context != "":
 		var set natscontext.Settings
 		if o.URL != "" {
@@ -56,6 +59,11 @@ func (q *Queue) connect() error {
 	}
 	return nil
 }
+
+// dialer is a function as the client library wants it.
+type dialer func() (net.Conn, error)
+
+func (d dialer) InProcessConn() (net.Conn, error) { return d() }
 
 // withoutUser takes what stands before the @ of a URL out of an error's text: it
 // may be a password.
@@ -110,6 +118,9 @@ func (q *Queue) connOptions() []nats.Option {
 			q.restartReaders()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { q.complain(err) }),
+	}
+	if o.Dial != nil { // there is no crowd to be spread
+		opts = append(opts, nats.ReconnectJitter(0, 0))
 	}
 	if o.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(o.InboxPrefix))

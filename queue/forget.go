@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,6 +23,7 @@ type Receipt struct {
 	Outcomes   int64     `json:"outcomes"`   // other records
 	Edits      int64     `json:"edits"`      // edited bodies
 	Claims     int64     `json:"claims"`     // marks of letters in hand
+	Begun      int64     `json:"begun"`      // notes of side effects that were asked for
 	Operations int64     `json:"operations"` // redrives that named the contact
 }
 
@@ -48,6 +50,7 @@ func (r Receipt) plus(now, before Receipt) Receipt {
 	r.Outcomes += now.Outcomes - before.Outcomes
 	r.Edits += now.Edits - before.Edits
 	r.Claims += now.Claims - before.Claims
+	r.Begun += now.Begun - before.Begun
 	r.Operations += now.Operations - before.Operations
 	return r
 }
@@ -245,6 +248,9 @@ func (q *Queue) eraseKeys(ctx context.Context, t *tombstone) error {
 			return err
 		}
 	}
+	if err := q.eraseBegun(ctx, t); err != nil {
+		return err
+	}
 	return q.letters.each(ctx, opKey+">", func(e entry) error {
 		o, err := decodeOperation(e)
 		if err != nil || o.Filter.Contact != t.Contact || o.Filter.Target != "" && o.Filter.Target != t.Target {
@@ -253,6 +259,16 @@ func (q *Queue) eraseKeys(ctx context.Context, t *tombstone) error {
 		t.Receipt.Operations++
 		return q.erase(ctx, q.letters.stream(), e.rev)
 	})
+}
+
+// eraseBegun removes the note of side effects, unless it names what is newer.
+func (q *Queue) eraseBegun(ctx context.Context, t *tombstone) error {
+	n, err := q.begunNote(ctx, t.key())
+	if err != nil || n == nil || slices.ContainsFunc(n.Updates, func(r begunRef) bool { return !t.covers(r.Class, r.Seq) }) {
+		return err
+	}
+	t.Receipt.Begun++
+	return q.erase(ctx, q.letters.stream(), n.rev)
 }
 
 const forgetSubject = "crm.forget."

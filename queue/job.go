@@ -30,9 +30,14 @@ type Job struct {
 	Format    string      `json:"format,omitempty"`
 	Encoding  string      `json:"encoding,omitempty"`
 	Delimiter string      `json:"delimiter,omitempty"` // one character
+	Sheet     string      `json:"sheet,omitempty"`     // of a workbook
 	IDColumn  string      `json:"id_column,omitempty"`
 	Columns   []string    `json:"columns,omitempty"` // all, in the file's order
 	Mapping   []JobColumn `json:"mapping,omitempty"` // those that were imported
+	// Constants are the fields that every row sets, without what to; Empty is what
+	// an empty cell does, "" for the default.
+	Constants []string `json:"constants,omitempty"`
+	Empty     string   `json:"empty,omitempty"`
 
 	By      string    `json:"by,omitempty"`
 	Created time.Time `json:"created,omitzero"`
@@ -82,6 +87,10 @@ type JobOrder struct {
 
 	rev uint64
 }
+
+// ErrJobOpen is wrapped where a job is to be removed of which something is stored or
+// still to come.
+var ErrJobOpen = errors.New("the job is not over")
 
 // ErrJobCancelled is wrapped where a job was cancelled, which is for good.
 var ErrJobCancelled = errors.New("the job was cancelled")

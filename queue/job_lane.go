@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"crmsync/contact"
 )
@@ -12,8 +13,11 @@ const maxFound = 100
 
 // sawJobOrder keeps what is wanted of jobs that are not simply to run.
 func (q *Queue) sawJobOrder(e entry) {
-	if e.gone {
-		return // nobody takes an order back by removing it
+	if e.gone { // its job was removed, and another may come to have its name
+		q.mu.Lock()
+		delete(q.jobs, strings.TrimPrefix(e.key, keyJobOrder))
+		q.mu.Unlock()
+		return
 	}
 	o, err := decodeJobOrder(e)
 	if err != nil {

@@ -193,6 +193,7 @@ const (
 	editKey   = "edit."
 	opKey     = "op."
 	forgetKey = "forget."
+	begunKey  = "begun."
 )
 
 // personKey is the part of a key that names a contact. A key admits no percent

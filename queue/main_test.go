@@ -13,7 +13,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server/ats"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -71,23 +70,9 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 func setUpSilent(t *testing.T, lease time.Duration, targets ...string) *Queue {
 	t.Helper()
 	o := testOptions(t, memoryDir(t))
-	o.Embedded.Port, o.Lease = -2, lease
+	o.Embedded.Port, o.Lease, o.SessionsInMemory = -2, lease, true
 	q := open(t, o)
 	if err := q.Setup(t.Context(), targets); err != nil {
-		t.Fatal(err)
-	}
-	// The server's file store lets messages expire by a clock that it keeps
-	// outside the bubble, where the year is another; its memory store does not.
-	info, err := q.info(t.Context(), q.sessions.stream())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := info.Config
-	cfg.Storage = jetstream.MemoryStorage
-	if err := q.js.DeleteStream(t.Context(), cfg.Name); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := q.js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	return q

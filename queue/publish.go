@@ -77,11 +77,16 @@ func message(u *contact.Update) (*nats.Msg, error) {
 			}
 		}
 	}
-	for name, v := range ownHeaders(u) {
-		if strings.ContainsAny(v[0], "\r\n\x00") {
-			return nil, fmt.Errorf("queue: update of %s: header %s holds a control character", u.Contact, name)
+	values, bad := make([]string, 0, 4), ""
+	eachOwnHeader(u, func(name, value string) {
+		if strings.ContainsAny(value, "\r\n\x00") {
+			bad = name
 		}
-		m.Header[name] = v
+		values = append(values, value)
+		m.Header[name] = values[len(values)-1 : len(values) : len(values)]
+	})
+	if bad != "" {
+		return nil, fmt.Errorf("queue: update of %s: header %s holds a control character", u.Contact, bad)
 	}
 	if n := len(m.Data); n > contact.MaxBody {
 		return nil, fmt.Errorf("queue: update of %s has %d bytes, at most %d are allowed", u.Contact, n, contact.MaxBody)
@@ -91,14 +96,19 @@ func message(u *contact.Update) (*nats.Msg, error) {
 
 // ownHeaders are the headers that say what the update itself says.
 func ownHeaders(u *contact.Update) map[string][]string {
+	out := map[string][]string{}
+	eachOwnHeader(u, func(name, value string) { out[name] = []string{value} })
+	return out
+}
+
+func eachOwnHeader(u *contact.Update, add func(name, value string)) {
 	row := ""
 	if u.Row > 0 {
 		row = strconv.FormatInt(u.Row, 10)
 	}
-	out := map[string][]string{}
 	set := func(name, value string) {
 		if value != "" {
-			out[name] = []string{value}
+			add(name, value)
 		}
 	}
 	set(contact.HeaderMsgID, u.MsgID)
@@ -117,8 +127,10 @@ func ownHeaders(u *contact.Update) map[string][]string {
 		if r.Force {
 			set(contact.HeaderForce, "1")
 		}
+		if r.MaybeSent {
+			set(contact.HeaderMaybeSent, "1")
+		}
 	}
-	return out
 }
 
 // lean drops headers from which nothing is lost: those of a batch, which spoke
@@ -160,9 +172,9 @@ const (
 	errReplicas     = 10074
 	errStoreFailed  = 10077
 	errWrongLastNow = 10164 // another message of the same condition is under way
-	errIncomplete   = 10176 // the beginning of a batch is not there
 	errDuplicate    = 10201
 	errBatchBusy    = 10210
+	errBatchGone    = 10176 // a part of the batch did not arrive, or waited too long for the rest
 )
 
 // apiError is the server's refusal of a publish or request: nothing was stored.
@@ -277,33 +289,58 @@ const (
 // all, one after another in the stream, and returns the sequence of the last.
 // After an error that is not refused it is open whether they were stored.
 func (q *Queue) atomic(ctx context.Context, msgs []*nats.Msg) (pubAck, error) {
-	for _, m := range msgs {
-		m.Header.Del(headerBatchID)
-		m.Header.Del(headerBatchSeq)
-		m.Header.Del(headerBatchCommit)
+	stage(msgs)
+	if err := q.sendAllButLast(msgs); err != nil {
+		return pubAck{}, err
 	}
+	return q.commitStaged(ctx, msgs)
+}
+
+// commitStaged sends the last message of a batch, and so has it stored.
+func (q *Queue) commitStaged(ctx context.Context, msgs []*nats.Msg) (pubAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout+time.Duration(len(msgs))*5*time.Millisecond)
 	defer cancel()
-	if len(msgs) == 1 {
-		return q.publish(ctx, msgs[0])
-	}
-	id := nuid.Next()
-	for i, m := range msgs {
-		m.Header.Set(headerBatchID, id)
-		m.Header.Set(headerBatchSeq, strconv.Itoa(i+1))
-		if i == len(msgs)-1 {
-			m.Header.Set(headerBatchCommit, "1")
-			break
-		}
-		if err := q.nc.PublishMsg(m); err != nil {
-			return pubAck{}, fmt.Errorf("message %d of a batch of %d: %w", i+1, len(msgs), err)
-		}
-	}
 	a, err := q.publish(ctx, msgs[len(msgs)-1])
-	if err == nil && a.Count != len(msgs) {
+	if err == nil && len(msgs) > 1 && a.Count != len(msgs) {
 		return pubAck{}, fmt.Errorf("the server stored %d messages of a batch of %d", a.Count, len(msgs))
 	}
 	return a, err
+}
+
+// batchSeqs are the numbers of messages in a batch, as header values.
+var batchSeqs = func() (out [maxBatch][]string) {
+	for i := range out {
+		out[i] = []string{strconv.Itoa(i + 1)}
+	}
+	return out
+}()
+
+var batchCommit = []string{"1"}
+
+// stage makes messages a batch, in place of one that they may have been before. A
+// single message is none.
+func stage(msgs []*nats.Msg) {
+	id := []string{nuid.Next()}
+	for i, m := range msgs {
+		delete(m.Header, headerBatchID)
+		delete(m.Header, headerBatchSeq)
+		delete(m.Header, headerBatchCommit)
+		if len(msgs) > 1 {
+			m.Header[headerBatchID], m.Header[headerBatchSeq] = id, batchSeqs[i]
+		}
+	}
+	if len(msgs) > 1 {
+		msgs[len(msgs)-1].Header[headerBatchCommit] = batchCommit
+	}
+}
+
+func (q *Queue) sendAllButLast(msgs []*nats.Msg) error {
+	for i, m := range msgs[:len(msgs)-1] {
+		if err := q.nc.PublishMsg(m); err != nil {
+			return fmt.Errorf("message %d of a batch of %d: %w", i+1, len(msgs), err)
+		}
+	}
+	return nil
 }
 
 // stored is a message as it lies in a stream.

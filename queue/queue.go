@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,7 +72,20 @@ type Options struct {
 	Replicas    int           // of streams that Setup creates; 0: 3 in a cluster that has so many servers, else 1
 	Lease       time.Duration // lifetime of a session without renewal, used where Setup creates its bucket; 0: DefaultLease or DefaultLeaseCluster
 	Log         zerolog.Logger
-	natsExtra   []nats.Option // tests cut and delay the connection with it
+	// Dial, where it is set, makes the connections in place of URL: for a server
+	// in this process that does not listen; see [Queue.Dial].
+	Dial func() (net.Conn, error)
+	// ID names the process's sessions, with a number behind it: no other process
+	// that lives may have the same. It is of A-Za-z0-9_-; "" is a random name for
+	// each.
+	ID string
+	// SessionsInMemory and InMemory have Setup keep the sessions, or everything, in
+	// the server's memory. They are for tests in virtual time: a file store lets
+	// keys expire by a clock of its own, and how long its writes take decides what
+	// runs next. Nothing of that survives the server.
+	SessionsInMemory bool
+	InMemory         bool
+	natsExtra        []nats.Option // tests cut and delay the connection with it
 }
 
 // Queue is a connection to the streams. [Open] makes one.
@@ -115,6 +129,7 @@ type Queue struct {
 	jobs     map[string]JobOrder
 	sources  map[*Source]bool // that want to hear of orders
 	session  string           // ours, while targets are owned
+	opened   int              // sessions
 	gone     map[contact.Key][contact.Classes]uint64
 	breaks   map[int]context.CancelFunc // to call when the connection is new
 	breakKey int
@@ -199,6 +214,15 @@ func (q *Queue) URL() string {
 		return q.srv.address()
 	}
 	return q.nc.ConnectedUrlRedacted()
+}
+
+// Dial makes a connection to the embedded server within this process, for another
+// queue's [Options].Dial.
+func (q *Queue) Dial() (net.Conn, error) {
+	if q.srv == nil {
+		return nil, errors.New("queue: no server is embedded here")
+	}
+	return q.srv.InProcessConn()
 }
 
 // Ready says whether work can be done: the connection is up, the streams of the

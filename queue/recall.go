@@ -123,6 +123,10 @@ func (s *Source) insist(ctx context.Context, f func() error) (refused, err error
 	}
 }
 
+// Passing says that an error lies with the connection or with a server that cannot
+// answer at the moment: what was asked may be asked again.
+func Passing(err error) bool { return passing(err) }
+
 // passing says that an error lies with the connection or with a server that
 // cannot answer at the moment, and says nothing of what was asked.
 func passing(err error) bool {

@@ -57,6 +57,9 @@ type Record struct {
 	RedriveOf   string           `json:"redrive_of,omitempty"`
 	Redrive     *contact.Redrive `json:"redrive,omitempty"`
 	TraceParent string           `json:"traceparent,omitempty"`
+	// MaybeSent says of a dead letter that the CRM may have carried out its side
+	// effects: a redrive does not ask for them.
+	MaybeSent bool `json:"maybe_sent,omitempty"`
 	// Letter is the dead letter whose place a discarded record took.
 	Letter uint64 `json:"letter,omitempty"`
 
@@ -285,7 +288,7 @@ func newRecord(k contact.Key, e contact.Ended, before standing) *Record {
 	return &Record{
 		Target: k.Target, Contact: k.ID,
 		Outcome: d.Outcome, Reason: d.Reason, Job: u.Job, Call: d.Call, Merged: d.Merged, Status: d.Status,
-		Attempts: d.Attempts, Tries: d.Tries, Field: d.Field, Detail: d.Detail, Resolved: d.Resolved, Fields: d.Fields, Ended: d.Ended,
+		Attempts: d.Attempts, Tries: d.Tries, Field: d.Field, Detail: d.Detail, Resolved: d.Resolved, Fields: d.Fields, Ended: d.Ended, MaybeSent: d.MaybeSent,
 		Updates:   []Covered{coveredOf(u)},
 		RedriveOf: u.RedriveOf, Redrive: u.Redrive, TraceParent: u.TraceParent,
 		Covers: before.covers, Fence: before.fence, Owner: before.owner,

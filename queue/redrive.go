@@ -195,7 +195,7 @@ func repeat(letter *Record, c *Claim) *contact.Update {
 	}
 	u.RedriveOf = strconv.FormatUint(letter.Seq, 10)
 	u.Redrive = &contact.Redrive{
-		Operation: c.Operation, Root: letter.root(), By: oneLine(c.By), Edited: oneLine(c.Edited), Order: letter.Place(), Force: c.Force,
+		Operation: c.Operation, Root: letter.root(), By: oneLine(c.By), Edited: oneLine(c.Edited), Order: letter.Place(), Force: c.Force, MaybeSent: letter.MaybeSent,
 	}
 	return u
 }

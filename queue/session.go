@@ -102,7 +102,7 @@ func (q *Queue) openSession(ctx context.Context, targets []string, groups map[st
 	}
 	host, _ := os.Hostname() // for people only
 	s := &session{
-		q: q, id: nuid.Next(), lease: lease, ended: make(chan struct{}), now: make(chan struct{}, 1),
+		q: q, id: q.nextSession(), lease: lease, ended: make(chan struct{}), now: make(chan struct{}, 1),
 	}
 	s.info = Session{ID: s.id, Host: host, PID: os.Getpid(), Started: time.Now().UTC(), Version: version(), Targets: targets, Groups: groups}
 	began := time.Now()
@@ -115,6 +115,16 @@ func (q *Queue) openSession(ctx context.Context, targets []string, groups map[st
 	s.ctx, s.fail = context.WithCancelCause(q.life)
 	q.run(func() { s.keep(rev) })
 	return s, nil
+}
+
+func (q *Queue) nextSession() string {
+	if q.opt.ID == "" {
+		return nuid.Next()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.opened++
+	return fmt.Sprintf("%s-%d", q.opt.ID, q.opened)
 }
 
 func (s *session) value() []byte {

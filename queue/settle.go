@@ -270,6 +270,9 @@ func (s *Source) settledLocked(of *standingOf, covers [contact.Classes]uint64, f
 			of.out[c] = nil
 		}
 		poke(r.kick)
+		if s.begun[of.key.ID] != nil {
+			poke(s.kicked)
+		}
 		for range n {
 			s.unpinLocked(of)
 		}
@@ -351,6 +354,7 @@ func (s *Source) close(ctx context.Context) {
 	s.wg.Wait()
 	if graceful {
 		s.finishEnds(ctx)
+		_ = s.endBegun(ctx) // or it expires
 		s.purge(ctx)
 	}
 }

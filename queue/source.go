@@ -60,8 +60,9 @@ type Source struct {
 	contacts map[string]*standingOf
 	idle     list.List // of *standingOf with nothing pending, newest first
 	trims    []contact.Key
-	ends     []end // of redrives, whose letters are to be removed
-	unclear  bool  // there may be more of which we have not heard
+	ends     []end                 // of redrives, whose letters are to be removed
+	begun    map[string]*begunNote // by contact
+	unclear  bool                  // there may be more of which we have not heard
 }
 
 // reading is one class of a Source.
@@ -95,7 +96,7 @@ func openSource(ctx context.Context, q *Queue, sess *session, target string, rev
 	s := &Source{
 		q: q, target: target, sess: sess, owner: fmt.Sprintf("%s.%d", sess.id, rev),
 		dirty: make(chan struct{}, 1), hurry: make(chan struct{}, 1), kicked: make(chan struct{}, 1), steered: make(chan struct{}, 1),
-		contacts: map[string]*standingOf{},
+		contacts: map[string]*standingOf{}, begun: map[string]*begunNote{},
 	}
 	for c := range contact.Class(contact.Classes) {
 		r := &reading{
@@ -132,8 +133,8 @@ func openSource(ctx context.Context, q *Queue, sess *session, target string, rev
 	return s, nil
 }
 
-// learn reads which operations and jobs were cancelled or paused and which contacts forgotten, and
-// begins to hear of more. What is stored before it is known here, what is
+// learn reads which operations and jobs were cancelled or paused, which contacts
+// forgotten and which side effects begun, and begins to hear of more. What is stored before it is known here, what is
 // announced after it is heard.
 func (s *Source) learn(ctx context.Context) (forgets *nats.Subscription, err error) {
 	forgets, err = s.q.nc.SubscribeSync(forgetSubject + s.target)
@@ -148,6 +149,9 @@ func (s *Source) learn(ctx context.Context) (forgets *nats.Subscription, err err
 	}
 	if err == nil {
 		err = s.q.letters.each(ctx, forgetKey+s.target+".>", func(e entry) error { s.q.sawForgotten(e); return nil })
+	}
+	if err == nil {
+		err = s.q.letters.each(ctx, begunKey+s.target+".>", s.sawBegun)
 	}
 	if err == nil {
 		err = s.q.state.each(ctx, keyJobOrder+s.target+".>", func(e entry) error { s.q.sawJobOrder(e); return nil })
@@ -309,6 +313,7 @@ func (s *Source) handOut(ctx context.Context, r *reading) (contact.Delivery, boo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.taken = u.Seq
+	u.Begun = s.begun[u.Contact.ID].has(begunOf(u))
 	if u.Seq <= of.covers[r.class] || s.forgotten(u) {
 		s.finishLocked(r, u.Seq)
 		s.unpinLocked(of)

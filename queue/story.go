@@ -46,6 +46,9 @@ type WaitingUpdate struct {
 	// Ended says that a record tells its end and only the stream has not
 	// forgotten it.
 	Ended bool `json:"ended,omitempty"`
+	// Begun is when its owner noted that it was about to ask for the update's
+	// side effects; zero where that was not noted.
+	Begun time.Time `json:"begun,omitzero"`
 }
 
 // EditOf is who edited which letter.
@@ -90,7 +93,14 @@ func (q *Queue) Story(ctx context.Context, k contact.Key) ([]Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun, err := q.begunNote(ctx, k)
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range out {
+		if e.Update != nil && begun.has(begunRef{e.Update.Class, e.Update.Seq}) {
+			e.Update.Begun = begun.at
+		}
 		if e.Update != nil {
 			e.Update.Ended = e.Update.Seq <= covers[e.Update.Class]
 		}

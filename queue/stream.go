@@ -155,7 +155,7 @@ func bucketConfig(name, about string, replicas int, ttl time.Duration) jetstream
 // letterBucketConfig is a bucket whose values can be erased for good, and whose
 // keys can have an end each.
 func letterBucketConfig(replicas int) jetstream.StreamConfig {
-	c := bucketConfig(letterBucket, "letters that are sent again, edits, operations, what was forgotten", replicas, 0)
+	c := bucketConfig(letterBucket, "letters that are sent again, edits, operations, begun side effects, what was forgotten", replicas, 0)
 	c.AllowMsgTTL, c.DenyDelete = true, false
 	return c
 }
@@ -200,6 +200,11 @@ func (q *Queue) setUp(ctx context.Context, targets []string, replicas int) error
 	configs, err := wanted(targets, replicas, q.opt.Lease)
 	if err != nil {
 		return err
+	}
+	for i := range configs {
+		if q.opt.InMemory || q.opt.SessionsInMemory && i == 0 {
+			configs[i].Storage, configs[i].MaxBytes = jetstream.MemoryStorage, -1 // a quota of memory is a reservation
+		}
 	}
 	for _, c := range configs {
 		if err := q.ensure(ctx, c); err != nil {

@@ -33,6 +33,9 @@ func (s *Source) tend() {
 		}
 		err := s.finishEnds(s.ctx)
 		if err == nil {
+			err = s.endBegun(s.ctx)
+		}
+		if err == nil {
 			err = s.mendAll(s.ctx)
 		}
 		switch {

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"context"
 	"errors"
 	"math"
 	"slices"
@@ -82,6 +81,7 @@ type Budget struct {
 	recent  recent
 	total   int64     // requests since born
 	spent   time.Time // when the last of them was
+	places  []*place  // requests that calls on their way wait for, in order
 	grant   grant
 	bell    bell
 
@@ -308,7 +308,11 @@ func (b *Budget) when(now time.Time) (at time.Time, why Waited) { return b.whenR
 func (b *Budget) whenRoom(now time.Time, n int) (at time.Time, why Waited) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at, why = b.readyLocked(now, 0, n)
+	return b.whenLocked(now, len(b.places), n)
+}
+
+func (b *Budget) whenLocked(now time.Time, ahead, n int) (at time.Time, why Waited) {
+	at, why = b.readyLocked(now, ahead, n)
 	s := b.shared
 	if s == nil {
 		return at, why
@@ -348,8 +352,12 @@ func (b *Budget) fits(n int) bool {
 func (b *Budget) try(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.tryLocked(now, len(b.places))
+}
+
+func (b *Budget) tryLocked(now time.Time, ahead int) bool {
 	now = latest(now, b.spent)
-	if at, _ := b.readyLocked(now, 0, 1); at.After(now) {
+	if at, _ := b.readyLocked(now, ahead, 1); at.After(now) {
 		return false
 	}
 	if s := b.shared; s != nil {
@@ -365,25 +373,4 @@ func (b *Budget) try(now time.Time) bool {
 	}
 	b.takeLocked(now)
 	return true
-}
-
-// spend waits until one request may be sent and spends it.
-func (b *Budget) spend(ctx context.Context) error {
-	for {
-		changed := b.changed()
-		now := time.Now()
-		if b.try(now) {
-			return ctx.Err()
-		}
-		at, _ := b.when(now)
-		timer := time.NewTimer(max(time.Microsecond, at.Sub(now)))
-		select {
-		case <-timer.C:
-		case <-changed:
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
 }

@@ -60,6 +60,7 @@ func (l *Lane) ripen(work context.Context, now time.Time) {
 	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
 		l.endHold(now, "the time it asked for is over")
 	}
+	l.repairsDue(now)
 	if l.hold != nil && l.hold.Reason == HoldCredentials && l.probing == nil && !l.reading && l.o.SecretChanged != nil && l.o.SecretChanged() {
 		l.hold.NextProbe = now
 	}
@@ -89,7 +90,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 			return waiting{what: "the next probe", until: l.nextLook(now, at)}
 		}
 	}
-	if l.ready.len() == 0 {
+	if l.ready.len() == 0 && (len(l.repairs) == 0 || !l.mayRepair(now)) {
 		if len(l.retries) > 0 {
 			return waiting{what: "the next retry", until: l.retries[0].due}
 		}
@@ -149,6 +150,10 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		l.readProbe(work, now)
 		return
 	}
+	if len(l.repairs) > 0 && l.mayRepair(now) {
+		l.repair(work, now)
+		return
+	}
 	s := l.next()
 	if s.take == nil {
 		s.take = l.newTake(s)
@@ -161,7 +166,11 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		l.settle(work, s, now)
 		return
 	}
-	if !l.budget.try(now) { // a call in flight was quicker
+	effect, undo := l.effectOf(s), s.undo
+	var promised *place
+	if effect != nil {
+		promised = l.budget.promise()
+	} else if !l.budget.try(now) { // a call in flight was quicker
 		l.requeue(s)
 		return
 	}
@@ -177,23 +186,52 @@ func (l *Lane) start(work context.Context, now time.Time) {
 	}
 	l.stats.Calls++
 	change := contact.Change{
-		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybeSent,
+		Contact: s.key, Fields: s.take.fields, Updates: len(s.take.alive), MaybeSent: s.maybe(),
 	}
 	go l.guarded(s.key, now, s, func(r *result) {
-		answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
-		if len(answers) != 1 {
-			r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
-			return
+		if r.effect = effect; effect != nil {
+			if !l.begin(work, r, undo, promised) {
+				return
+			}
+			change.MaybeSent = change.MaybeSent || r.begun
 		}
-		r.ans = answers[0]
+		l.send(work, r, change)
 	})
 }
 
+// send makes the call for one change, unless our ownership ran down while the
+// process was stopped.
+func (l *Lane) send(work context.Context, r *result, change contact.Change) {
+	if time.Until(l.o.Source.Lease()) < l.o.Timeout {
+		r.cut = errLease
+		r.ans = crm.Answer{Verdict: contact.VerdictTransient, Detail: errLease.Error()}
+		return
+	}
+	answers := l.o.Sender.Send(work, l.spending(r), []contact.Change{change})
+	if len(answers) != 1 {
+		r.ans = crm.Answer{Verdict: contact.VerdictUnknown, Reason: contact.Protocol, Detail: "the CRM client gave no answer"}
+		return
+	}
+	r.ans = answers[0]
+}
+
 // next takes the slot whose turn it is. Where the lane holds for a storm it is
-// any: the one that ends the storm may stand far behind.
+// any: the one that ends the storm may stand far behind. Where a read was answered
+// in a hold it is the contact that was read.
 func (l *Lane) next() *slot {
-	if l.hold != nil && l.hold.Reason == HoldStorm {
-		return l.ready.popAny(l.rng.IntN)
+	h := l.hold
+	if h != nil && h.trial {
+		if s := l.slots[l.readOf]; s != nil && s.state == slotReady {
+			l.leaveTurn(s)
+			return s
+		}
+	}
+	if h != nil && h.Reason == HoldStorm {
+		s := l.ready.any(l.rng.IntN)
+		if s != nil {
+			l.leaveTurn(s)
+		}
+		return s
 	}
 	return l.ready.pop(l.o.BulkEvery)
 }
@@ -255,7 +293,7 @@ func (l *Lane) pay(ctx context.Context, wait time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if l.budget.try(time.Now()) {
+	if l.budget.try(time.Now()) { // nobody waits, and there is room
 		return nil
 	}
 	ctx, stop := context.WithTimeout(ctx, wait)

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,7 +37,7 @@ func (l *Lane) turn(s *slot) {
 // allPaused says that nothing of a slot may be sent: it has no live update and
 // its first one is paused.
 func (l *Lane) allPaused(s *slot) bool {
-	return s.lives == 0 && len(s.pending) > 0 && !s.carried[s.pending[0]] && l.paused(s.pending[0])
+	return s.lives == 0 && len(s.pending) > 0 && !s.reached(s.pending[0]) && l.paused(s.pending[0])
 }
 
 // park sets a slot aside until the next sweep, or until something live comes.
@@ -60,7 +61,8 @@ func (l *Lane) unpark(s *slot) {
 // updates the cancelled ones end when their turn comes: an update ends after
 // those before it. A contact that waits for a retry is set aside when that comes.
 func (l *Lane) sweep(work context.Context) {
-	for _, s := range l.slots {
+	for _, id := range slices.Sorted(maps.Keys(l.slots)) { // in one order, so that a seed repeats it
+		s := l.slots[id]
 		if l.draining || s.take != nil && !s.take.untouched() {
 			continue
 		}
@@ -80,7 +82,7 @@ func (l *Lane) sweep(work context.Context) {
 		if !l.open {
 			continue
 		}
-		if slices.ContainsFunc(s.pending, func(u *contact.Update) bool { return s.carried[u] || l.cancelled(u) == "" }) {
+		if slices.ContainsFunc(s.pending, func(u *contact.Update) bool { return s.reached(u) || l.cancelled(u) == "" }) {
 			continue
 		}
 		l.leaveTurn(s)

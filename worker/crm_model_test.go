@@ -17,7 +17,7 @@ import (
 // crmModel is a CRM: contacts with fields, and a plan of what goes wrong. It
 // writes down every request and checks what a lane owes every CRM.
 type crmModel struct {
-	t *testing.T
+	t testing.TB
 	q *queueModel
 
 	mu       sync.Mutex
@@ -28,6 +28,8 @@ type crmModel struct {
 	over     []overwrite
 	excused  func(o overwrite) bool // nil: none is
 	mails    map[int]int            // by update: how often its side effect happened
+	lates    sync.WaitGroup         // changes that are still to take effect
+	unsure   map[string]bool        // id.path: nobody can say what it holds at the end
 }
 
 type crmContact struct {
@@ -50,12 +52,15 @@ type overwrite struct {
 	at       time.Time
 	id, path string
 	old, by  int
+	late     bool
+	mended   time.Time // when something at least as new as old was there again
 }
 
 // fate is what becomes of a call.
 type fate struct {
-	answer    crm.Answer // where its verdict is a success, the change is judged by its values
-	apply     bool       // the change takes effect whatever is answered
+	answer    crm.Answer    // where its verdict is a success, the change is judged by its values
+	apply     bool          // the change takes effect whatever is answered
+	late      time.Duration // and so long after that
 	before    time.Duration
 	latency   time.Duration
 	readFirst bool // a second request, which waits for the quota
@@ -64,8 +69,8 @@ type fate struct {
 
 var fine = fate{answer: crm.Answer{Verdict: contact.VerdictApplied, Status: 200, Wrote: true}, latency: 50 * time.Millisecond}
 
-func newCRMModel(t *testing.T, q *queueModel) *crmModel {
-	return &crmModel{t: t, q: q, contacts: map[string]*crmContact{}, mails: map[int]int{}, plan: func(*crmCall) fate { return fine }}
+func newCRMModel(t testing.TB, q *queueModel) *crmModel {
+	return &crmModel{t: t, q: q, contacts: map[string]*crmContact{}, mails: map[int]int{}, unsure: map[string]bool{}, plan: func(*crmCall) fate { return fine }}
 }
 
 // fails is a fate with a failing answer.
@@ -115,6 +120,16 @@ func (m *crmModel) finished(i int, c *crmContact, a crm.Answer) {
 
 func (m *crmModel) carryOut(ctx context.Context, spend crm.Spend, c *crmContact, change contact.Change, f fate) crm.Answer {
 	requests := 1
+	if f.late > 0 {
+		m.lates.Go(func() {
+			time.Sleep(f.before + f.latency + f.late)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if a := m.judge(c, change, f.answer); a.Verdict == f.answer.Verdict {
+				m.apply(change, true)
+			}
+		})
+	}
 	if !pause(ctx, f.before) {
 		return crm.Answer{Verdict: contact.VerdictUnknown, Requests: requests}
 	}
@@ -136,8 +151,8 @@ func (m *crmModel) carryOut(ctx context.Context, spend crm.Spend, c *crmContact,
 	if a.Verdict.Success() {
 		a = m.judge(c, change, a)
 	}
-	if a.Verdict.Success() || f.apply && m.judge(c, change, a).Verdict == a.Verdict {
-		m.apply(c, change)
+	if a.Verdict.Success() || f.apply && f.late == 0 && m.judge(c, change, a).Verdict == a.Verdict {
+		m.apply(change, false)
 	}
 	a.Requests = requests
 	return a
@@ -175,7 +190,8 @@ func (m *crmModel) judge(c *crmContact, change contact.Change, a crm.Answer) crm
 	return a
 }
 
-func (m *crmModel) apply(c *crmContact, change contact.Change) {
+func (m *crmModel) apply(change contact.Change, late bool) {
+	c := m.contacts[change.Contact.ID]
 	for path, v := range flat(change.Fields) {
 		by := number(v)
 		if path == "mail" {
@@ -187,7 +203,12 @@ func (m *crmModel) apply(c *crmContact, change contact.Change) {
 		if was, ok := c.fields[path]; ok && was != v {
 			old := number(was)
 			if m.q.mark(old).After(m.q.mark(by)) {
-				m.over = append(m.over, overwrite{time.Now(), change.Contact.ID, path, old, by})
+				m.over = append(m.over, overwrite{at: time.Now(), id: change.Contact.ID, path: path, old: old, by: by, late: late})
+			}
+		}
+		for i := range m.over {
+			if o := &m.over[i]; o.mended.IsZero() && o.id == change.Contact.ID && o.path == path && !m.q.mark(o.old).After(m.q.mark(by)) {
+				o.mended = time.Now()
 			}
 		}
 		c.fields[path] = v
@@ -239,6 +260,7 @@ func (m *crmModel) callsOf(id string) (out []crmCall) {
 // check is what holds at the end of every test: no older value was put over a
 // newer one, and each contact is as the newest update that counts left it.
 func (m *crmModel) check() {
+	m.lates.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.q.mu.Lock()
@@ -248,7 +270,7 @@ func (m *crmModel) check() {
 		return e != nil && e.Outcome == contact.Dead
 	}
 	for _, o := range m.over {
-		if !dead(o.old) && (m.excused == nil || !m.excused(o)) {
+		if !dead(o.old) && (m.excused == nil || !m.excused(o)) && !(o.late && !o.mended.IsZero()) {
 			m.t.Errorf("%s.%s: update %d overwrote the newer %d at %s", o.id, o.path, o.by, o.old, o.at.Format(time.StampMilli))
 			m.history(o)
 		}
@@ -302,7 +324,7 @@ func (m *crmModel) checkContact(id string, dead func(int) bool) {
 		if c := m.contacts[id]; c != nil && c.fields[path] != "" {
 			got = number(c.fields[path])
 		}
-		if got != w.n && (got < 0 || !dead(got)) {
+		if got != w.n && (got < 0 || !dead(got)) && !m.unsure[id+"."+path] {
 			m.t.Errorf("%s.%s: the CRM holds update %d, but %d (%s) is the newest that counts", id, path, got, w.n, w.ending.Outcome)
 		}
 	}

@@ -19,25 +19,36 @@ func (l *Lane) decide(work context.Context, r result) {
 		l.probed(work, r)
 		return
 	}
+	if r.repair {
+		l.repaired(r)
+		return
+	}
 	now, s, a := r.ended, r.slot, r.ans
 	l.calling--
 	probe := l.probing == s
 	if probe {
 		l.probing = nil
 	}
+	s.maybeSent = s.maybeSent || r.begun
+	l.takeBack(work, s, r)
 	if r.cut != nil || work.Err() != nil {
 		// Not an attempt: we stopped it ourselves. What it may have done is
 		// not known, unless the sender is sure.
 		s.maybeSent = s.maybeSent || a.Verdict == contact.VerdictUnknown
 		if !a.Verdict.Success() {
+			if a.Verdict == contact.VerdictUnknown {
+				l.mayComeLate(s.key, s.take.fields, now)
+			}
 			l.stats.Requests += int64(a.Requests)
 			l.requeue(s)
 			return
 		}
 	}
 	l.record(s, r)
-	if a.Wait > 0 && (a.Verdict.Success() || a.Verdict.Permanent()) {
-		l.budget.pause(now.Add(a.Wait)) // it took this one and asks for a pause
+	if a.Wait > 0 && (a.Verdict != contact.VerdictTransient || a.Incident) {
+		// It asks everybody for a pause, whatever became of this one. Only what
+		// fails for itself may be meant for itself.
+		l.budget.pause(now.Add(a.Wait))
 	}
 	switch a.Verdict {
 	case contact.VerdictApplied, contact.VerdictUnchanged:
@@ -57,6 +68,7 @@ func (l *Lane) decide(work context.Context, r result) {
 		l.requeue(s)
 	default:
 		s.maybeSent = s.maybeSent || a.Verdict == contact.VerdictUnknown
+		l.mayComeLate(s.key, s.take.fields, now) // even behind a 504
 		l.tryAgain(work, s, r)
 	}
 }
@@ -78,6 +90,7 @@ func (l *Lane) evidence(s *slot, r result, o contact.Outcome) contact.Ending {
 		Call:   fmt.Sprintf("%s-%x-%d", l.o.Target, l.born.UnixMilli(), s.call),
 		Merged: s.take.carried(), Status: r.ans.Status,
 		Attempts: s.attempts + 1, Tries: s.tries, Field: r.ans.Field, Detail: r.ans.Detail,
+		MaybeSent: o == contact.Dead && s.maybe() && l.o.Rules.Effects(s.take.fields),
 	}
 }
 
@@ -93,11 +106,12 @@ func (l *Lane) accepted(work context.Context, s *slot, r result) {
 	switch {
 	case r.ans.ReadBack:
 		e.Resolved = contact.ReadBack
-	case s.maybeSent && o == contact.Unchanged:
+	case s.maybe() && o == contact.Unchanged:
 		e.Resolved = contact.FoundDone
-	case s.maybeSent:
+	case s.maybe():
 		e.Resolved = contact.Repeated
 	}
+	l.took(s.key, s.take.fields, r.ended)
 	s.take.accept(l.o.Rules, e)
 	s.startAfresh()
 	l.goOn(work, s, r.ended)
@@ -110,6 +124,7 @@ func (l *Lane) refused(work context.Context, s *slot, r result) {
 	} else if e.Reason = r.ans.Reason; e.Reason == contact.NoReason {
 		e.Reason = contact.Invalid
 	}
+	l.turnedDown(s.key, s.take.fields)
 	if l.brake(r.ended, s, contact.CauseOf(e), r.ans) {
 		l.requeue(s)
 		return

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"time"
 
 	"crmsync/contact"
 )
@@ -107,6 +108,9 @@ func (l *Lane) arrive(a arrival) {
 	if s == nil {
 		s = &slot{key: u.Contact, fence: l.o.Source.Fence(u.Contact.ID), heapIndex: -1}
 		l.slots[u.Contact.ID] = s
+	}
+	if l.o.Inherited && !l.open && u.Bad == nil {
+		l.mayComeLate(u.Contact, u.Fields, time.Now()) // by the owner before
 	}
 	s.insert(u)
 	if u.Class == contact.Live {

@@ -24,6 +24,7 @@ type Lane struct {
 	arrivals chan arrival
 	results  chan result
 	settled  chan settleResult
+	undone   chan struct{}
 	recalled chan recalled
 	asks     chan chan Status
 	stories  chan storyAsk
@@ -51,6 +52,7 @@ type Lane struct {
 
 	concurrency int // and how many there may be
 	settling    int // settlements in flight
+	undoing     int // notes of begun side effects that are being taken back
 	fatal       error
 
 	operator Orders
@@ -62,9 +64,16 @@ type Lane struct {
 	prober   Prober     // nil where the sender is none
 	probing  *slot
 	reading  bool           // a read is in flight as a probe
+	readOf   string         // the contact of the last of those
 	streak   map[string]int // contact id: counted failures since the last answer that showed the target alive
 	incident int            // failures in a row that the sender calls the target's
 	lastGood time.Time      // last answer that showed the target alive
+
+	doubts     map[string]*doubt // by contact id: what may come late
+	doubtsEnd  time.Time         // nothing of it can after that
+	contested  []*doubt          // those of which something has been written since
+	repairs    []*doubt          // those whose turn it is
+	nextRepair time.Time         // when the next is due; zero: none is
 
 	writesFail bool // writes have failed while reads were answered
 	readOnly   int  // changes in a row since, which needed no write
@@ -85,6 +94,7 @@ func New(o Options) *Lane {
 		arrivals: make(chan arrival, 256),
 		results:  make(chan result),
 		settled:  make(chan settleResult),
+		undone:   make(chan struct{}),
 		recalled: make(chan recalled, 1),
 		asks:     make(chan chan Status),
 		stories:  make(chan storyAsk),
@@ -94,6 +104,7 @@ func New(o Options) *Lane {
 		done:     make(chan struct{}),
 		slots:    map[string]*slot{},
 		streak:   map[string]int{},
+		doubts:   map[string]*doubt{},
 		storms:   storms{rows: map[rowKey]*row{}},
 		stats:    newCounts(),
 		budget:   NewBudget(o.Quota, o.Spent, time.Now()),
@@ -154,12 +165,15 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		if l.draining {
 			l.drains()
 		}
-		if l.draining && l.calling == 0 && l.settling == 0 && l.storms.back == nil {
+		if l.draining && l.calling == 0 && l.settling == 0 && l.undoing == 0 && l.storms.back == nil {
 			return errors.Join(l.fatal, work.Err())
 		}
 		wake := idleWait
 		if !l.waiting.until.IsZero() {
 			wake = min(wake, max(0, time.Until(l.waiting.until)))
+		}
+		if !l.nextRepair.IsZero() {
+			wake = min(wake, max(0, time.Until(l.nextRepair)))
 		}
 		timer.Reset(wake)
 		select {
@@ -170,6 +184,8 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 			l.decide(work, r)
 		case s := <-l.settled:
 			l.finish(s)
+		case <-l.undone:
+			l.undoing--
 		case r := <-l.recalled:
 			l.recallEnded(time.Now(), r)
 		case reply := <-l.asks:
@@ -341,4 +357,10 @@ type result struct {
 	began time.Time
 	ended time.Time
 	cut   error // a request was not made because of the lease or the context
+
+	repair bool // it put on top again what was written before
+	// effect is the update with a side effect that the call was the first to
+	// carry; begun says that a former owner had noted that.
+	effect *contact.Update
+	begun  bool
 }

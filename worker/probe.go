@@ -40,13 +40,20 @@ func (l *Lane) readsFirst() bool {
 	return h.Reason == HoldOutage || h.Reason == HoldCredentials && h.Every != probeForbidden
 }
 
-// readProbe asks about the contact whose turn it is; it keeps its turn.
+// readProbe asks about a contact that waits, any: the CRM may break on one of them,
+// and for as long as that was asked about nobody would see that it works for the
+// others.
 func (l *Lane) readProbe(work context.Context, now time.Time) {
 	if !l.budget.try(now) { // a call in flight was quicker
 		return
 	}
-	key := l.ready.peek().key
-	l.reading = true
+	var key contact.Key
+	if s := l.ready.any(l.rng.IntN); s != nil {
+		key = s.key
+	} else {
+		key = l.repairs[0].key // nothing else is there
+	}
+	l.reading, l.readOf = true, key.ID
 	l.calling++
 	l.hold.tried(now)
 	go l.guarded(key, now, nil, func(r *result) {

@@ -21,7 +21,7 @@ var errLost = errors.New("the target has another owner")
 // and fences that last, one owner at a time. It checks what a lane promises in
 // turn.
 type queueModel struct {
-	t *testing.T
+	t testing.TB
 
 	mu       sync.Mutex
 	streams  [contact.Classes][]*stored
@@ -33,6 +33,7 @@ type queueModel struct {
 	now      *session
 	lease    time.Duration
 	delay    time.Duration // what storing takes
+	reading  time.Duration // what handing out an update takes
 	down     bool          // nothing is stored, settlements wait
 	cut      int           // settlements that the end of an ownership cut off
 	window   int           // of the lanes, where it is checked
@@ -46,7 +47,8 @@ type stored struct {
 	again   *stored  // the update that repeats it
 	mark    contact.Mark
 	ending  *contact.Ending
-	settled int // ordinal of its settlement
+	settled int      // ordinal of its settlement
+	begun   *session // who noted that it was about to be sent
 }
 
 type storedContact struct {
@@ -56,7 +58,7 @@ type storedContact struct {
 	settling bool
 }
 
-func newQueueModel(t *testing.T) *queueModel {
+func newQueueModel(t testing.TB) *queueModel {
 	return &queueModel{t: t, contacts: map[string]*storedContact{}, news: make(chan struct{}), lease: time.Hour}
 }
 
@@ -240,6 +242,9 @@ func (s *session) Next(ctx context.Context, c contact.Class) (contact.Delivery, 
 		if s.isLost() {
 			return contact.Delivery{}, errLost
 		}
+		if !pause(ctx, s.q.reading) {
+			return contact.Delivery{}, ctx.Err()
+		}
 		d, news, ok := s.take(c)
 		if ok {
 			return d, nil
@@ -268,6 +273,7 @@ func (s *session) take(class contact.Class) (contact.Delivery, chan struct{}, bo
 		s.pos[class]++
 		s.handed[class]++
 		u := r.update
+		u.Begun = r.begun != nil
 		c := q.contact(u.Contact.ID)
 		c.out[class] = append(c.out[class], r)
 		return contact.Delivery{Update: &u}, nil, true
@@ -301,7 +307,7 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 		if ok {
 			u := contact.Update{
 				Contact: r.update.Contact, Class: r.update.Class, RedriveOf: fmt.Sprint(r.n), Version: r.update.Version, Versioned: r.update.Versioned,
-				Redrive: &contact.Redrive{Order: r.update.Place()},
+				Redrive: &contact.Redrive{Order: r.update.Place(), MaybeSent: r.ending.MaybeSent},
 			}
 			if r.fields == nil {
 				r.again = s.q.publishRaw(u, r.update.Raw)
@@ -311,6 +317,56 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 		}
 	}
 	return nil, nil
+}
+
+func (s *session) Begin(ctx context.Context, u *contact.Update) (before bool, err error) {
+	return s.note(ctx, u, func(r *stored) bool {
+		if r.begun != nil && r.begun != s {
+			return true
+		}
+		r.begun = s
+		return false
+	})
+}
+
+func (s *session) TakeBack(ctx context.Context, u *contact.Update) error {
+	_, err := s.note(ctx, u, func(r *stored) bool {
+		if r.begun == s {
+			r.begun = nil
+		}
+		return false
+	})
+	return err
+}
+
+// note stores something about an update as Settle does.
+func (s *session) note(ctx context.Context, u *contact.Update, f func(*stored) bool) (bool, error) {
+	q := s.q
+	for {
+		q.mu.Lock()
+		delay, down := q.delay, q.down
+		q.mu.Unlock()
+		if down {
+			delay = time.Second
+		}
+		select {
+		case <-time.After(max(delay, time.Nanosecond)):
+		case <-s.lost:
+			return false, errLost
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		q.mu.Lock()
+		if !q.down {
+			defer q.mu.Unlock()
+			break
+		}
+		q.mu.Unlock()
+	}
+	if s.isLost() || q.now != s {
+		return false, errLost
+	}
+	return f(q.streams[u.Class][u.Seq-1]), nil
 }
 
 func (s *session) Settle(ctx context.Context, st contact.Settlement) error {

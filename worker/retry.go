@@ -38,11 +38,15 @@ func (l *Lane) retryLater(s *slot, now time.Time, atLeast time.Duration) {
 	}
 	wait := max(atLeast, l.jitter(stepped(l.o.Retry.Base, l.o.Retry.Max, step)))
 	l.putBack(s)
-	s.state = slotWaiting
 	s.due = now.Add(wait)
 	s.notBefore = now.Add(atLeast)
-	heap.Push(&l.retries, s)
+	l.waitForDue(s)
 	l.stats.Retries++
+}
+
+func (l *Lane) waitForDue(s *slot) {
+	s.state = slotWaiting
+	heap.Push(&l.retries, s)
 }
 
 // carries notes what a call whose answer is not known had with it. What was

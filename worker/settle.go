@@ -65,7 +65,7 @@ func (l *Lane) finish(r settleResult) {
 			l.held[c].bytes -= bytes[c]
 		}
 	}
-	*s = slot{key: s.key, fence: r.st.Fence, pending: s.pending, lives: s.lives - n[contact.Live], heapIndex: -1}
+	*s = slot{key: s.key, fence: r.st.Fence, pending: s.pending, lives: s.lives - n[contact.Live], undo: s.undo, heapIndex: -1}
 	if len(s.pending) > 0 {
 		l.turn(s)
 		return

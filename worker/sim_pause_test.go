@@ -37,6 +37,10 @@ func (s *sim) resume(job string) {
 // an older one was put over it: a former owner had sent it before that, and what
 // the operator wants now is the value without it.
 func (s *sim) unwanted(o overwrite) bool {
+	if o.late && s.handedOver(o.at) {
+		s.w.m.unsure[o.id+"."+o.path] = true // what a lane would put right it does not hand on
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.w.q.byNumber[o.old].update
@@ -46,6 +50,14 @@ func (s *sim) unwanted(o overwrite) bool {
 	since, now := s.paused[u.Job]
 	return s.cancelled[u.Job] || now && !o.at.Before(since) || slices.ContainsFunc(s.pauses, func(p simPause) bool {
 		return p.job == u.Job && !o.at.Before(p.from) && !o.at.After(p.to)
+	})
+}
+
+// handedOver says whether another lane began between a call and when the last of it
+// could have been put right.
+func (s *sim) handedOver(landed time.Time) bool {
+	return slices.ContainsFunc(s.w.lanes, func(l *running) bool {
+		return l.began.After(landed.Add(-DefaultLate)) && l.began.Before(landed.Add(DefaultLate))
 	})
 }
 

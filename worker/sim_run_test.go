@@ -152,14 +152,14 @@ func (s *sim) own(ctx context.Context) *running {
 		if time.Since(s.born) >= s.rough {
 			return lane
 		}
-		s.finish(lane, r)
+		s.w.o.Inherited = !s.finish(lane, r)
 		sleep(ctx, time.Duration(r.IntN(int(time.Minute))))
 		s.w.o.Spent = lane.l.Spent()
 	}
 }
 
-// finish ends a lane in one of three ways.
-func (s *sim) finish(lane *running, r *rand.Rand) {
+// finish ends a lane in one of three ways, and says whether that was in good order.
+func (s *sim) finish(lane *running, r *rand.Rand) bool {
 	st, ok := lane.l.Status(s.t.Context())
 	if ok { // an old one may stand there as well
 		s.w.o.Memory = roundTrip(s.t, st).Memory
@@ -168,6 +168,7 @@ func (s *sim) finish(lane *running, r *rand.Rand) {
 	case kind == 0:
 		s.saw("end graceful")
 		lane.end()
+		return true
 	case kind == 1:
 		s.saw("end kill")
 		lane.stop()
@@ -186,6 +187,7 @@ func (s *sim) finish(lane *running, r *rand.Rand) {
 		<-lane.done
 		s.breaks++
 	}
+	return false
 }
 
 // steer watches a lane and gives it orders until an instant.
@@ -309,6 +311,10 @@ func (s *sim) liveness(lane *running) {
 				s.w.q.pending(), 12*time.Hour+time.Duration(need), st.State, st.Waiting, st.Hold, st.Retries)
 			break
 		}
+	}
+	time.Sleep(2 * DefaultLate) // until nothing can come late any more
+	if st, ok := lane.l.Status(s.t.Context()); ok && st.Counts.Repairs > 0 {
+		s.saw("put on top again")
 	}
 	lane.end()
 }

@@ -61,7 +61,7 @@ func TestSimulation(t *testing.T) {
 // simWanted is what must have happened at least once over the seeds.
 func simWanted() []string {
 	out := []string{
-		"fault lost before", "fault lost after", "fault panic", "fault 500", "fault wait",
+		"fault lost before", "fault lost after", "fault late", "put right again", "fault panic", "fault 500", "fault wait",
 		"end crash", "end graceful", "end kill", "crash with calls in flight", "settlement cut off",
 		"lease frozen", "queue down", "secret changed", "operator hold", "operator until", "operator rate",
 		"unknown then success", "merged after a takeover", "merged retry", "part of a change was left out",
@@ -160,7 +160,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s.rough = time.Hour + time.Duration(r.ExpFloat64()*float64(12*time.Hour))
 	s.updates = 100 + r.IntN(1500)
 	s.contacts = 3 + r.IntN(300)
-	for _, name := range []string{"500", "lost before", "lost after", "wait", "throttled", "slow"} {
+	for _, name := range []string{"500", "lost before", "lost after", "late", "wait", "throttled", "slow"} {
 		if chance(0.4) {
 			s.p[name] = 0.07 * r.Float64() // eight in a row of these would be bad luck, not a bug
 		}
@@ -223,6 +223,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 	o.OnSettled = s.onSettled
 	s.w.q.lease = time.Minute
 	s.w.q.delay = time.Duration(r.IntN(3000)) * time.Millisecond
+	if chance(0.4) {
+		s.w.q.reading = time.Duration(r.IntN(200)) * time.Millisecond
+	}
 	s.w.q.window = o.withDefaults().Window
 	s.narrow = o.Window+o.WindowBytes > 0
 	s.w.m.plan = s.plan
@@ -341,6 +344,9 @@ func (s *sim) single(f fate, r *rand.Rand) fate {
 		f.answer = crm.Answer{Verdict: contact.VerdictUnknown}
 	case hit("lost after"):
 		f.answer, f.apply = crm.Answer{Verdict: contact.VerdictUnknown}, true
+	case hit("late"):
+		f.answer, f.apply = crm.Answer{Verdict: contact.VerdictUnknown}, true
+		f.late = time.Duration(r.IntN(int(DefaultLate - 10*time.Second)))
 	case hit("wait"):
 		f.answer = crm.Answer{Verdict: contact.VerdictTransient, Status: 503, Wait: time.Duration(r.IntN(600)) * time.Second}
 	case hit("throttled"):

@@ -38,6 +38,7 @@ type slot struct {
 	lastFail  time.Time
 	maybeSent bool                     // an attempt's answer is not known: side effects are not repeated
 	carried   map[*contact.Update]bool // by such an attempt: only the CRM can decide about these
+	undo      <-chan struct{}          // closed once the note of the last call has been taken back; nil: none is
 
 	due       time.Time // slotWaiting: when
 	notBefore time.Time // the CRM wants nothing for it earlier, not even a probe
@@ -53,6 +54,16 @@ func (s *slot) class() contact.Class {
 	}
 	return contact.Bulk
 }
+
+// maybe says that the side effects of what is being sent may have been asked for
+// before.
+func (s *slot) maybe() bool {
+	return s.maybeSent || slices.ContainsFunc(s.take.alive, (*contact.Update).MaybeSent)
+}
+
+// reached says that an update may be at the CRM, so that only the CRM can decide
+// about it.
+func (s *slot) reached(u *contact.Update) bool { return u.Begun || s.carried[u] }
 
 // startAfresh forgets the failures, since the CRM has decided about a part:
 // what is left of the take is another.
@@ -143,22 +154,9 @@ func (q *readyQueue) leave(s *slot, c contact.Class) {
 
 func (q *readyQueue) len() int { return q.n[contact.Live] + q.n[contact.Bulk] }
 
-// peek is a slot that is ready; nil where none is.
-func (q *readyQueue) peek() *slot {
-	for c := range q.fifo {
-		f := &q.fifo[c]
-		for _, e := range f.list[f.head:] {
-			if e.slot.ticket[c] == e.ticket {
-				return e.slot
-			}
-		}
-	}
-	return nil
-}
-
-// popAny takes a ready slot from anywhere in its FIFO; pick draws a number
-// below its argument. nil where none is ready.
-func (q *readyQueue) popAny(pick func(int) int) *slot {
+// any is a ready slot from anywhere in its FIFO; pick draws a number below its
+// argument. nil where none is ready.
+func (q *readyQueue) any(pick func(int) int) *slot {
 	classes := [contact.Classes]contact.Class{contact.Live, contact.Bulk}
 	if pick(2) == 1 {
 		slices.Reverse(classes[:])
@@ -172,7 +170,6 @@ func (q *readyQueue) popAny(pick func(int) int) *slot {
 		first := pick(len(waiting))
 		for i := range waiting {
 			if e := waiting[(first+i)%len(waiting)]; e.slot.ticket[c] == e.ticket {
-				q.leave(e.slot, c) // its entry goes stale
 				return e.slot
 			}
 		}

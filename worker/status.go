@@ -21,6 +21,7 @@ type Counts struct {
 	Saved     int64                     `json:"saved"`     // calls that merging made needless
 	Unmerged  int64                     `json:"unmerged"`  // refused changes that were taken apart
 	Unknown   int64                     `json:"unknown"`   // answers that never came
+	Repairs   int64                     `json:"repairs"`   // calls that put a value on top again, in case an older one came late
 	Recalled  int64                     `json:"recalled"`  // dead letters of a storm that went back into the queue
 }
 

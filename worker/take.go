@@ -44,7 +44,7 @@ func (l *Lane) newTake(s *slot) *take {
 	t.end = make([]contact.Ending, len(t.updates))
 	s.sent = 0
 	for i, u := range t.updates {
-		if why := l.cancelled(u); why != "" && !s.carried[u] {
+		if why := l.cancelled(u); why != "" && !s.reached(u) {
 			t.end[i] = contact.Ending{Outcome: contact.Cancelled, Detail: why, Fields: l.o.Rules.Paths(u.Fields)}
 			continue
 		}
@@ -61,7 +61,7 @@ func (l *Lane) newTake(s *slot) *take {
 func (l *Lane) choose(s *slot) (now, rest []*contact.Update) {
 	blocked := false
 	for i, u := range s.pending {
-		if !s.carried[u] && u.Class == contact.Bulk && (blocked || l.paused(u)) {
+		if !s.reached(u) && u.Class == contact.Bulk && (blocked || l.paused(u)) {
 			blocked = true // a class ends in its order
 			rest = append(rest, u)
 			continue

@@ -46,6 +46,19 @@ type Source interface {
 	Lease() time.Time
 }
 
+// Effects remembers, for whoever owns the target next, which updates with side
+// effects were begun: what may have been asked for is not asked for again. Both
+// methods are called by many goroutines, never for one contact at once.
+type Effects interface {
+	// Begin notes that an update is about to be sent, and returns once that is
+	// stored; it tries for as long as the context lasts. before says that the
+	// note was there already, from a former owner; nothing is noted then. An
+	// error that is not the context's means that the target is no longer ours.
+	Begin(ctx context.Context, u *contact.Update) (before bool, err error)
+	// TakeBack removes the note: nothing of the update has reached the CRM.
+	TakeBack(ctx context.Context, u *contact.Update) error
+}
+
 // Sender speaks to one CRM. Send makes one call for the changes, mostly one,
 // and answers each. It is called concurrently, never for one contact at once.
 type Sender interface {
@@ -88,7 +101,10 @@ type Options struct {
 	Target string
 	Source Source
 	Sender Sender
-	Rules  contact.Rules
+	// Effects keeps in mind which side effects were begun; nil: nobody does, and
+	// after a crash the next owner asks for them again.
+	Effects Effects
+	Rules   contact.Rules
 	// Check refuses, before anything is spent, what this CRM can never take;
 	// nil accepts all.
 	Check func(*contact.Update) *contact.BadUpdate
@@ -112,6 +128,12 @@ type Options struct {
 
 	// Memory is what a former lane of this target knew.
 	Memory Memory
+	// Inherited says that the former lane did not end in good order: a call of
+	// it may still be at work in the CRM.
+	Inherited bool
+	// Late is how long after its sender gave a request up the CRM may still
+	// carry it out; 0 means [DefaultLate].
+	Late time.Duration
 
 	Window, WindowBytes int // 0 means the defaults
 	OutageAfter         int // 0 means the default
@@ -166,6 +188,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Quota.Concurrency, 1)
 	def(&o.Quota.Burst, 1)
 	dur(&o.Margin, DefaultMargin)
+	dur(&o.Late, DefaultLate)
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}

@@ -24,6 +24,10 @@ var arrows = map[string][]string{
 	"app":         {"config", "queue", "worker", "crm", "crm/perfex", "crm/evance", "ingest", "console", "contact"},
 	"cmd/crmsync": {"app", "emulator"},
 	"deploy":      {},
+
+	"history":         {},
+	"history/judge":   {"history"},
+	"history/planted": {},
 }
 
 // natsImporters may import the NATS client or server.

@@ -88,6 +88,9 @@ func (g *Globals) printLetter(l app.FullLetter) error {
 	case "leaving":
 		fmt.Fprintf(w, "  state     being discarded by %s since %s\n", printable(l.By), clock(l.Since))
 	}
+	if l.MaybeSent {
+		fmt.Fprintln(w, "  mind      its mail or password may have reached the CRM before; a redrive does not ask for the mail again")
+	}
 	for _, t := range l.Tries {
 		fmt.Fprintf(w, "  attempt   %s  %s", t.At.Local().Format(time.TimeOnly), t.Verdict)
 		if t.Status != 0 {

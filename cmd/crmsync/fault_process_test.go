@@ -86,6 +86,7 @@ func TestFaultZombie(t *testing.T) {
 	const wave = 500
 	w := newFaultWorld(t, "SIGSTOP beyond the lease, SIGCONT", wave*2*n, demoOffice, demoShop)
 	w.row.rounds = n
+	w.askForMails()
 	w.apart(ctx)
 	owners := w.watchOwners()
 	for i := range n {

@@ -33,6 +33,7 @@ type faultWorld struct {
 	t    *testing.T
 	plan *demoPlan
 	rng  *rand.Rand
+	mail map[int64]bool // updates of the plan that ask for a mail
 	port int // of the server that the workers host
 	row  faultRow
 
@@ -421,6 +422,9 @@ func (w *faultWorld) judge(ctx context.Context) {
 		}
 	}
 	w.outcomes()
+	if w.mail != nil {
+		w.mails(len(e.killed))
+	}
 	faults.note(w.t, w.row)
 }
 

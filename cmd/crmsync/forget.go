@@ -51,6 +51,7 @@ func (c *forgetCmd) Run(ctx context.Context, g *Globals) error {
 			{r.Edits, "edited letters"},
 			{r.Outcomes, "outcome records"},
 			{r.Claims, "marks of redrives"},
+			{r.Begun, "notes of side effects"},
 			{r.Operations, "redrives that named the contact"},
 		} {
 			fmt.Fprintf(w, "  %6d  %s\n", x.n, x.what)

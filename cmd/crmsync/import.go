@@ -10,14 +10,15 @@ import (
 
 type importCmd struct {
 	Target   string            `arg:"" help:"Target to write to; the configuration must have it."`
-	File     string            `arg:"" help:"CSV or NDJSON file, also compressed (.gz); - reads standard input."`
+	File     string            `arg:"" help:"CSV, NDJSON (both also compressed, .gz) or Excel workbook (.xlsx); - reads standard input."`
 	IDColumn string            `name:"id-column" placeholder:"COLUMN" help:"Column with the contact id (default: id, contact id, ...)."`
 	Map      map[string]string `placeholder:"COLUMN=FIELD" mapsep:"none" help:"Which field a column is; an empty FIELD leaves it out. Repeatable."`
 	Constant map[string]string `placeholder:"FIELD=TEXT" mapsep:"none" help:"Set a field in every row; an empty TEXT clears it. Repeatable."`
 	Mapping  string            `placeholder:"FILE" help:"Read the id column, columns, constants and empty from a file."`
 	Keep     string            `name:"save-mapping" placeholder:"FILE" help:"Write the mapping in use to a file, for --mapping."`
 	Empty    string            `placeholder:"WHAT" help:"What an empty cell does to its field: ignore (the default) or clear."`
-	Format   string            `enum:"auto,csv,ndjson" default:"auto" help:"auto, csv or ndjson."`
+	Format   string            `enum:"auto,csv,ndjson,xlsx" default:"auto" help:"auto, csv, ndjson or xlsx."`
+	Sheet    string            `placeholder:"NAME" help:"Sheet of a workbook (default: the first that is not hidden)."`
 	Encoding string            `default:"auto" placeholder:"NAME" help:"auto, utf-8, utf-16le, utf-16be or windows-1252."`
 	Comma    string            `name:"delimiter" default:"auto" placeholder:"CHAR" help:"auto, comma, semicolon, tab or pipe."`
 	Job      string            `placeholder:"NAME" help:"Name of the job (default: made from the file, so that the same file again is the same job)."`
@@ -60,9 +61,17 @@ func (c *importCmd) Run(ctx context.Context, g *Globals) error {
 	case c.Canary > 0 && c.File == "-" && !c.Yes:
 		return usageError("--canary asks on standard input, which is the file: add --yes")
 	case c.DryRun:
-		return c.foresee(ctx, g, im)
+		return hinted(c.foresee(ctx, g, im))
 	}
-	return g.with(ctx, func(a *app.App) error { return c.run(ctx, g, a, im) })
+	return g.with(ctx, func(a *app.App) error { return hinted(c.run(ctx, g, a, im)) })
+}
+
+// hinted adds the flags that help.
+func hinted(err error) error {
+	if errors.Is(err, app.ErrNoID) {
+		return fmt.Errorf("%w (--id-column COLUMN, --delimiter CHAR, --sheet NAME)", err)
+	}
+	return err
 }
 
 func usageError(text string) error { return &exitError{code: exitUsage, err: errors.New(text)} }
@@ -72,7 +81,7 @@ func (c *importCmd) order(g *Globals) (app.Import, error) {
 	im := app.Import{
 		Target: c.Target, Path: c.File, Stdin: g.std.in, Job: c.Job, Parent: c.Parent, Format: c.Format,
 		ID: c.IDColumn, Map: c.Map, Constants: c.Constant, Empty: c.Empty,
-		Charset: c.Encoding, Comma: c.Comma, By: g.whoami(), Canary: c.Canary,
+		Sheet: c.Sheet, Charset: c.Encoding, Comma: c.Comma, By: g.whoami(), Canary: c.Canary,
 	}
 	var err error
 	if im.Class, err = app.ParseClass(c.Class); err == nil && c.Mapping != "" {

@@ -25,6 +25,12 @@ func (c *importCmd) foresee(ctx context.Context, g *Globals, im app.Import) erro
 	if c.Diff > 0 {
 		g.say("reading up to %s of %s from the CRM, at the target's rate", plural(c.Diff, "contact"), c.Target)
 	}
+	if c.ShowAll && !g.JSON {
+		im.Rejected = func(r app.RejectedRow) {
+			p.done()
+			fmt.Fprintf(g.std.err, "line %d: %s\n", r.Line, printable(r.Reason))
+		}
+	}
 	f, err := app.Foresee(ctx, cfg, version, im, c.Diff)
 	p.done()
 	if err != nil && (f.Rows == 0 || !errors.Is(err, app.ErrRefusedUs)) {
@@ -55,7 +61,15 @@ func showForecast(w io.Writer, f app.Forecast) {
 	if f.Delimiter != "" {
 		fmt.Fprintf(w, " with %q", f.Delimiter)
 	}
-	fmt.Fprintf(w, ", %s", f.Encoding)
+	if f.Sheet != "" {
+		fmt.Fprintf(w, ", sheet %s", printable(f.Sheet))
+	}
+	if len(f.Others) > 0 {
+		fmt.Fprintf(w, " (not read: %s; --sheet NAME)", printable(strings.Join(f.Others, ", ")))
+	}
+	if f.Encoding != "" {
+		fmt.Fprintf(w, ", %s", f.Encoding)
+	}
 	if f.Guessed {
 		fmt.Fprint(w, " (a guess; --encoding says otherwise)")
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -18,7 +19,8 @@ type jobsCmd struct {
 	Pause  jobsPauseCmd  `cmd:"" help:"Send none of a job's waiting rows until it is resumed."`
 	Resume jobsResumeCmd `cmd:"" help:"Go on with a paused job."`
 	Cancel jobsCancelCmd `cmd:"" help:"End a job's rows that have not been sent, for good."`
-	Export jobsExportCmd `cmd:"" help:"Write a job's rows that ended in some way as a CSV file, to be mended and imported again."`
+	Prune  jobsPruneCmd  `cmd:"" help:"Take the jobs off the list of which nothing is stored any more."`
+	Export jobsExportCmd `cmd:"" help:"Write a job's rows that ended in some way as a table, to be mended and imported again."`
 }
 
 // jobArg names a job.
@@ -175,7 +177,7 @@ func printJob(w io.Writer, st app.JobStatus, now time.Time) {
 		fmt.Fprintf(w, "  dead      %d × %s\n", c.Count, printable(what))
 	}
 	if len(st.Causes) > 0 {
-		fmt.Fprintf(w, "            crmsync jobs export %s --only dead -o mended.csv\n", printable(j.ID))
+		fmt.Fprintf(w, "            crmsync jobs export %s --only dead -o wrong.csv\n", printable(j.ID))
 	}
 	if st.State == app.JobInterrupted {
 		fmt.Fprintln(w, "  its import stopped before the end of the file: import the same file again, it adds what is missing")
@@ -259,10 +261,47 @@ func (c *jobArg) steer(ctx context.Context, g *Globals, f func(*app.App, context
 	})
 }
 
+type jobsPruneCmd struct {
+	Target string `placeholder:"NAME" help:"Only of this target."`
+}
+
+// Help is the command's manual.
+func (jobsPruneCmd) Help() string {
+	return `Takes the jobs off the list of which nothing is stored any more: the records of their
+rows have expired (30 days), and no row waits or is a dead letter. Nothing else
+takes a job off the list, however old it is. The file of such a job is afterwards a
+new one: imported again, it is sent again.`
+}
+
+func (c *jobsPruneCmd) Run(ctx context.Context, g *Globals) error {
+	return g.with(ctx, func(a *app.App) error {
+		jobs, err := a.PruneJobs(ctx, c.Target, g.whoami())
+		if g.JSON {
+			return errors.Join(err, g.printJSON(jobs))
+		}
+		for _, j := range jobs {
+			fmt.Fprintf(g.std.out, "%s  %s  %s\n", printable(j.ID), j.Target, j.Created.Local().Format(time.DateOnly))
+		}
+		g.say("%s taken off the list", plural(len(jobs), "job"))
+		return err
+	})
+}
+
+// shellWords are words as a shell reads them.
+func shellWords(words []string) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		if out[i] = w; w == "" || strings.Trim(w, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=@%+:,-") != "" {
+			out[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return printable(strings.Join(out, " "))
+}
+
 type jobsExportCmd struct {
 	jobArg
 	Only []string `default:"dead" sep:"," placeholder:"HOW" help:"Rows that ended so: dead, rejected, cancelled, discarded, applied, unchanged, superseded; or waiting. Separated by commas."`
-	Out  string   `short:"o" default:"-" placeholder:"FILE" help:"File to write; - is standard output."`
+	Out  string   `short:"o" default:"-" placeholder:"FILE" help:"File to write, as CSV or, where its name ends in .xlsx, as an Excel workbook; - is standard output."`
 	File string   `placeholder:"FILE" help:"The file that was imported, where it is no longer where it was."`
 }
 
@@ -273,7 +312,8 @@ the cells too where that file is still there unchanged. Without it, dead rows ar
 put together from their dead letters, and hold the columns that were imported.
 Behind them stand _job, _row, _reason and _message, which an import does not
 apply. A cell that a spreadsheet would take for a formula gets an apostrophe,
-which an import of such a file takes off again. The file is UTF-8.`
+which an import of such a file takes off again. CSV is UTF-8; in a workbook every
+cell is text, so that no phone number is made a sum.`
 }
 
 func (c *jobsExportCmd) Run(ctx context.Context, g *Globals) error {
@@ -296,7 +336,7 @@ func (c *jobsExportCmd) Run(ctx context.Context, g *Globals) error {
 		}
 		g.say("%d rows, from %s", rep.Rows, from)
 		if rep.Rows > 0 && c.Out != "-" {
-			g.say("mend them, then: crmsync import %s %s", rep.Target, c.Out)
+			g.say("mend them, then: crmsync import %s", shellWords(append([]string{rep.Target, c.Out}, rep.Again...)))
 		}
 		return nil
 	})

@@ -99,11 +99,11 @@ type jobHouse struct {
 
 func newJobHouse(t *testing.T, contacts int) *jobHouse {
 	t.Helper()
-	h := &jobHouse{importHouse: &importHouse{t: t, dir: t.TempDir(), crm: emulator.NewPerfex(emulator.Options{Contacts: contacts})}, dead: map[*exec.Cmd]bool{}}
+	h := &importHouse{t: t, dir: t.TempDir(), crm: emulator.NewPerfex(emulator.Options{Contacts: contacts})}
 	srv := httptest.NewServer(h.crm)
 	t.Cleanup(func() { h.crm.Close(); srv.Close() })
-	h.importHouse.write("token", []byte(emulator.DefaultToken))
-	h.importHouse.write("crmsync.yaml", fmt.Appendf(nil, `
+	h.write("token", []byte(emulator.DefaultToken))
+	h.write("crmsync.yaml", fmt.Appendf(nil, `
 data: %s
 http: {listen: "off"}
 targets:
@@ -115,6 +115,14 @@ targets:
     timeout: 1s
     quota: {rate: 1000/s, burst: 50, concurrency: 8}
 `, filepath.Join(h.dir, "data"), srv.URL))
+	return houseOf(h)
+}
+
+// houseOf runs NATS for what the configuration names.
+func houseOf(i *importHouse) *jobHouse {
+	t := i.t
+	t.Helper()
+	h := &jobHouse{importHouse: i, dead: map[*exec.Cmd]bool{}}
 	var err error
 	if h.program, err = exec.LookPath("crmsync"); err != nil {
 		t.Fatal(err)

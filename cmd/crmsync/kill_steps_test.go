@@ -30,13 +30,14 @@ const (
 	stepPublished killStep = "outcome published" // to NATS, which need not have stored it
 	stepPurge     killStep = "purge requested"   // of NATS, as above
 	stepClaimed   killStep = "claimed"           // a target of the worker killed before
+	stepBegun     killStep = "side effect noted" // in NATS, which need not have stored it
 )
 
 // killCounts has for every step how many times it may happen, at most, before
 // the kill.
 var killCounts = map[killStep]int{
 	stepRead: 30, stepArrived: 30, stepApplied: 30, stepAnswered: 30,
-	stepPublished: 60, stepPurge: 4, stepClaimed: 2,
+	stepPublished: 60, stepPurge: 4, stepClaimed: 2, stepBegun: 15,
 }
 
 // stepKiller kills the current worker in the middle of a step. It sits where
@@ -151,9 +152,10 @@ func (k *stepKiller) listen() {
 	k.w.must(err)
 	k.w.t.Cleanup(nc.Close)
 	for subject, step := range map[string]killStep{
-		"crm.outcome.>":          stepPublished,
-		"$JS.API.STREAM.PURGE.>": stepPurge,
-		"$KV.crm_owners.own.*":   stepClaimed,
+		"crm.outcome.>":           stepPublished,
+		"$JS.API.STREAM.PURGE.>":  stepPurge,
+		"$KV.crm_owners.own.*":    stepClaimed,
+		"$KV.crm_letters.begun.>": stepBegun,
 	} {
 		_, err := nc.Subscribe(subject, func(*nats.Msg) { k.at(step) })
 		k.w.must(err)
@@ -207,6 +209,7 @@ func TestKillAtSteps(t *testing.T) {
 	kill := rounds * len(steps)
 	w := newFaultWorld(t, "kill -9 at a step", int(float64(wave*(kill+1))/(1-demoWave)), demoOffice, demoShop)
 	w.plan.mixed()
+	w.askForMails()
 	k := &stepKiller{w: w, fired: make(chan time.Time, 1)}
 	k.between()
 	w.apart(ctx)

@@ -20,6 +20,7 @@ func TestKillWorker(t *testing.T) {
 	n := max(1, *kills/4)
 	w := newFaultWorld(t, "kill -9 of a worker", wave*n+300, demoOffice, demoShop)
 	w.row.rounds = n
+	w.askForMails()
 	w.apart(ctx)
 	w.must(w.work())
 	var killed time.Time
@@ -47,6 +48,7 @@ func TestKillServer(t *testing.T) {
 	n := max(1, *kills/2)
 	w := newFaultWorld(t, "kill -9 of a worker with the server in it", 100*n, demoOffice, demoShop)
 	w.row.rounds = n
+	w.askForMails()
 	w.within(ctx)
 	wait := w.publishing(ctx, time.Duration(n)*time.Second)
 	for range n {
@@ -85,6 +87,7 @@ func TestKillOneOfTwo(t *testing.T) {
 	n := roundsOf(1, 0.2)
 	w := newFaultWorld(t, "kill -9 of one of two workers", 1200*n, demoOffice, demoShop, "depot")
 	w.row.rounds = n
+	w.askForMails()
 	w.apart(ctx)
 	first := w.workAs()
 	w.until(ctx, "the first worker owns the targets", 20*time.Second, ownedBy(first.pid))

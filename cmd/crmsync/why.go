@@ -82,6 +82,9 @@ func storyLines(events []app.StoryEvent, tries []app.StoryCall) []storyLine {
 				text += "; " + u.Bad
 			}
 			add(e.At, "received", "%s; waits", text)
+			if !u.Begun.IsZero() {
+				add(u.Begun, "begun", "%s %d: about to be sent; its side effects are asked for once", u.Class, u.Seq)
+			}
 		case e.Record != nil:
 			recordLines(e, calls, add)
 		case e.Claim != nil && e.Claim.Discard != "":

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"crmsync/contact"
+	"crmsync/crm"
 )
 
 // Labels are what people call the fields in spreadsheets, with the field each
@@ -63,7 +66,7 @@ func (c *Client) Convert(field, cell string) (json.RawMessage, error) {
 	case kindAddress:
 		return nil, errors.New("write the address by its parts, as address.city")
 	case kindBool:
-		on, ok := yesNo[strings.ToLower(strings.TrimSpace(cell))]
+		on, ok := crm.YesNo(cell)
 		if !ok {
 			return nil, errors.New("not a yes or no; write yes, no, true, false, 1 or 0")
 		}
@@ -75,18 +78,13 @@ func (c *Client) Convert(field, cell string) (json.RawMessage, error) {
 	case kindType:
 		return quote(strings.ToLower(strings.TrimSpace(cell))), nil
 	}
+	if field == "email" {
+		cell = strings.TrimSpace(cell) // what somebody typed behind it is no part of it
+	}
 	return quote(cell), nil
 }
 
-var yesNo = map[string]bool{
-	"yes": true, "y": true, "true": true, "t": true, "on": true, "1": true, "x": true,
-	"no": false, "n": false, "false": false, "f": false, "off": false, "0": false,
-}
-
-func quote(s string) json.RawMessage {
-	b, _ := json.Marshal(s) // a string: cannot fail
-	return b
-}
+func quote(s string) json.RawMessage { return contact.JSONString(s) }
 
 // list splits a cell at commas and semicolons; never nil.
 func list(cell string) []string {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -52,11 +53,12 @@ type Options struct {
 	Grant string
 	// Timeout bounds each request; 0 means crm.DefaultTimeout.
 	Timeout time.Duration
-	// CAFile, Proxy, AllowPrivate, Transport and UserAgent are those of
+	// CAFile, Proxy, AllowPrivate, Dial, Transport and UserAgent are those of
 	// crm.Options.
 	CAFile       string
 	Proxy        *url.URL
 	AllowPrivate bool
+	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	Transport    http.RoundTripper
 	UserAgent    string
 }
@@ -88,7 +90,7 @@ func New(o Options) (*Client, error) {
 	}
 	h, err := crm.NewClient(crm.Options{
 		Base: o.Base, Timeout: o.Timeout, UserAgent: o.UserAgent,
-		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Transport: o.Transport,
+		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Dial: o.Dial, Transport: o.Transport,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("evance: %w", err)

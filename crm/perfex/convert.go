@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"crmsync/contact"
+	"crmsync/crm"
 )
 
 // Labels are what people call the fields in spreadsheets, with the field each
@@ -40,13 +43,16 @@ var permissionNames = []string{"invoices", "estimates", "contracts", "proposals"
 // error does not hold the text. What Convert lets pass, Check may refuse.
 func (c *Client) Convert(field, cell string) (json.RawMessage, error) {
 	if _, ok := columns[field]; ok || field == fieldPassword || strings.HasPrefix(field, fieldCustom+".") {
+		if field == fieldEmail {
+			cell = strings.TrimSpace(cell) // what somebody typed behind it is no part of it
+		}
 		return quote(cell), nil
 	}
 	word := strings.ToLower(strings.TrimSpace(cell))
 	switch {
 	case field == fieldMail || field == "active" || slices.Contains(flags, field):
-		on, ok := yesNo[word]
-		if !ok && word != field || word == "" && field == "active" {
+		on, ok := crm.YesNo(word)
+		if !ok && word != "" && word != field || word == "" && field == "active" {
 			return nil, errors.New("not a yes or no; write yes, no, true, false, 1 or 0")
 		}
 		return json.RawMessage(strconv.FormatBool(on || word == field)), nil
@@ -60,15 +66,7 @@ func (c *Client) Convert(field, cell string) (json.RawMessage, error) {
 	return nil, fmt.Errorf("%s is not a field of a Perfex contact", field)
 }
 
-var yesNo = map[string]bool{
-	"yes": true, "y": true, "true": true, "t": true, "on": true, "1": true, "x": true,
-	"no": false, "n": false, "false": false, "f": false, "off": false, "0": false, "": false,
-}
-
-func quote(s string) json.RawMessage {
-	b, _ := json.Marshal(s) // a string: cannot fail
-	return b
-}
+func quote(s string) json.RawMessage { return contact.JSONString(s) }
 
 func permissionCell(word string) (json.RawMessage, error) {
 	ids := []int{}

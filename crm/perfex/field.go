@@ -196,8 +196,8 @@ func (col column) parse(name string, v json.RawMessage) (*string, *contact.BadUp
 		}
 		return new(string), nil
 	}
-	var s string
-	if !text(v, &s) {
+	s, ok := contact.PlainString(v)
+	if !ok && !text(v, &s) {
 		return nil, crm.Invalid(name, "not a string")
 	}
 	if n := utf8.RuneCountInString(s); n > col.max {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -57,11 +58,12 @@ type Options struct {
 	Timeout time.Duration
 	// Messages override the words by which answers are recognised.
 	Messages Messages
-	// CAFile, Proxy, AllowPrivate, Transport and UserAgent are those of
+	// CAFile, Proxy, AllowPrivate, Dial, Transport and UserAgent are those of
 	// crm.Options.
 	CAFile       string
 	Proxy        *url.URL
 	AllowPrivate bool
+	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	Transport    http.RoundTripper
 	UserAgent    string
 }
@@ -105,7 +107,7 @@ func New(o Options) (*Client, error) {
 	}
 	h, err := crm.NewClient(crm.Options{
 		Base: o.Base, Timeout: o.Timeout, UserAgent: o.UserAgent,
-		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Transport: o.Transport,
+		CAFile: o.CAFile, Proxy: o.Proxy, AllowPrivate: o.AllowPrivate, Dial: o.Dial, Transport: o.Transport,
 		Hints: hintRules,
 	})
 	if err != nil {
