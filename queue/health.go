@@ -130,6 +130,9 @@ const (
 	peerSuffix    = ".peer"
 )
 
+// errUnkept says that nothing is known of the store.
+var errUnkept = errors.New("queue: nobody looks after the store: start \"crmsync run\"")
+
 // Health asks how the store is. ok is false where no process looks after it: the
 // servers are elsewhere and no worker runs.
 func (q *Queue) Health(ctx context.Context) (h Health, ok bool, err error) {
@@ -149,15 +152,21 @@ func (q *Queue) Health(ctx context.Context) (h Health, ok bool, err error) {
 }
 
 // AcceptLosses has it that what is missing is lost, and forgets it, once that is in
-// the audit trail. It returns what that was. It is for a store that is being served;
-// see [Embedded] for one that is not.
+// the audit trail. It returns what that was. It is for a store that somebody looks
+// after, else it is an error; see [Embedded] for one that is not served.
 func (q *Queue) AcceptLosses(ctx context.Context, who Actor) ([]Loss, error) {
 	h, ok, err := q.Health(ctx)
-	if err != nil {
-		return nil, err
+	for n := 0; err == nil && !ok && n < 5; n++ { // whoever does may be coming back
+		if !sleep(ctx, pause(n)) {
+			return nil, ctx.Err()
+		}
+		h, ok, err = q.Health(ctx)
 	}
-	if !ok || len(h.Losses) == 0 {
-		return nil, nil
+	if err == nil && !ok {
+		err = errUnkept
+	}
+	if err != nil || len(h.Losses) == 0 {
+		return nil, err
 	}
 	if err := q.auditLosses(ctx, who, h.Losses); err != nil {
 		return nil, err
@@ -176,7 +185,7 @@ func (q *Queue) AcceptLosses(ctx context.Context, who Actor) ([]Loss, error) {
 		ok, err = q.askKeeper(ctx, acceptSubject+peerSuffix, b, &failed)
 	}
 	if err == nil && !ok {
-		err = errors.New("queue: nobody looks after the store any more")
+		err = errUnkept
 	}
 	if err == nil && failed.Error != "" {
 		err = errors.New(failed.Error)

@@ -331,6 +331,21 @@ func TestLossIsToldUntilItIsAccepted(t *testing.T) {
 	}
 }
 
+// Where nobody looks after the store, nobody can say that nothing is missing.
+func TestAcceptingAsksSomebody(t *testing.T) {
+	t.Parallel()
+	q := open(t, testOptions(t, t.TempDir()))
+	peer := peerOf(t, q, &link{})
+	if lost, err := peer.AcceptLosses(t.Context(), Actor{By: "kim"}); err != nil || len(lost) != 0 {
+		t.Errorf("a whole store: %v, %v", lost, err)
+	}
+	p := ports(t, 1)
+	alone := open(t, Options{URL: member(t, "n0", p[0], p).ClientURL(), Log: zerolog.Nop()})
+	if lost, err := alone.AcceptLosses(t.Context(), Actor{By: "kim"}); !errors.Is(err, errUnkept) {
+		t.Errorf("servers elsewhere, without a worker: %v, %v", lost, err)
+	}
+}
+
 // An older state of the store, as from a backup or a disk that lied, is told to the
 // number; new updates get numbers behind those that were lost, since records cover
 // these.

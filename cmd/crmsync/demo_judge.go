@@ -22,6 +22,7 @@ type demoEvidence struct {
 	letters []app.Letter
 	ended   map[demoPlace]time.Time // when the outcome was stored
 	killed  []time.Time
+	doubted []time.Time // other moments at which answers were lost on their way
 	// starved is for how long the machine has kept a process waiting that wanted
 	// to run: an answer can come too late for that alone.
 	starved time.Duration
@@ -68,7 +69,8 @@ type demoTotals struct {
 	Burst       int            `json:"burst_allowed"`
 	OverQuota   int            `json:"over_quota"`
 	Repeated    int            `json:"repeated"`
-	GivenUp     int            `json:"given_up"` // of these: the answer before did not come in time, or was lost
+	GivenUp     int            `json:"given_up"`   // of these: the answer before did not come in time, or was lost
+	PutOnTop    int            `json:"put_on_top"` // written again, in case something older came late
 	InFlight    int            `json:"in_flight_at_kill"`
 	Lost        int            `json:"lost"`
 	Stale       int            `json:"stale"`
@@ -79,10 +81,6 @@ type demoVerdict struct {
 	Targets  []demoTotals  `json:"targets"`
 	Findings []demoFinding `json:"findings"` // none: all is as the plan says
 }
-
-// arrivalGrace is how long after a kill the CRM may still read what was sent
-// before.
-const arrivalGrace = time.Second
 
 // judgeDemo holds the evidence against the plan. It does not ask the worker.
 func judgeDemo(p *demoPlan, e demoEvidence) demoVerdict {
@@ -122,10 +120,13 @@ type demoJudge struct {
 	t        demoTotals
 
 	ended map[int64]time.Time // updates: when the outcome was stored
-	wrote map[int64]int       // marks: the entry that stored one
-	top   map[string]int64    // contact/path: the greatest mark stored
-	dead  map[int64]bool      // updates with a dead letter
-	lost  map[int64]bool
+	onTop map[string]int      // contacts: writes that put on top again what had ended
+	// unanswered are, by contact, calls whose answer was lost or came too late.
+	unanswered map[string][]time.Time
+	wrote      map[int64]int    // marks: the entry that stored one
+	top        map[string]int64 // contact/path: the greatest mark stored
+	dead       map[int64]bool   // updates with a dead letter
+	lost       map[int64]bool
 }
 
 func (j *demoJudge) find(kind, contact, format string, a ...any) {
@@ -310,73 +311,6 @@ func (j *demoJudge) quota() {
 	if j.t.OverQuota = n; n > 0 {
 		j.find(findQuota, first.Contact, "%d requests beyond %g/s with bursts of %d, the first of them request %d", n, j.t.Rate, j.t.Burst, first.N)
 	}
-}
-
-// openAt says whether a call was made before a kill, and an update that it carried
-// had no stored end by then: whoever takes over cannot know what became of it.
-func (j *demoJudge) openAt(k time.Time, e emulator.Entry, n int64) bool {
-	if !e.Arrived.Before(k.Add(arrivalGrace)) {
-		return false
-	}
-	ended, stored := j.ended[n]
-	return !stored || !ended.Before(k)
-}
-
-// repeats looks at accepted writes of marked values that the CRM held already. A
-// worker that dies leaves calls whose end is not stored, and so may a lost answer;
-// only what such a call carried may be sent again.
-func (j *demoJudge) repeats() {
-	carried := map[int64]emulator.Entry{} // the last call that may have written an update
-	for _, e := range j.entries {
-		mayHave := e.Applied || e.Unchanged || e.Status == 0
-		if e.Operation != emulator.OpUpdate || len(e.Updates) == 0 || !mayHave {
-			continue
-		}
-		n := e.Updates[len(e.Updates)-1]
-		if j.openAtKill(e, n, time.Time{}) {
-			j.t.InFlight++
-		}
-		if e.Unchanged {
-			j.t.Repeated++
-			before := carried[n]
-			switch {
-			case before.Fault == string(emulator.LostAnswer) || j.gaveUp(before, e, n):
-				j.t.GivenUp++
-			case !j.openAtKill(before, n, e.Arrived):
-				j.find(findRepeat, e.Contact, "request %d repeats request %d, of which the answer was known%s", e.N, before.N, j.since(n))
-			}
-		}
-		for _, n := range e.Updates {
-			carried[n] = e
-		}
-	}
-}
-
-// gaveUp says whether the worker can have stopped waiting for an answer before it
-// called again: the answer took long, or the machine is slow; as long as a call may
-// take lies between the two, and no end was stored.
-func (j *demoJudge) gaveUp(before, again emulator.Entry, n int64) bool {
-	const long = demoTimeout / 4
-	slow := before.Answered.IsZero() || before.Answered.Sub(before.Arrived) >= long || j.evidence.starved >= long
-	ended, stored := j.ended[n]
-	return before.N > 0 && slow && again.Arrived.Sub(before.Arrived) >= demoTimeout && (!stored || ended.After(again.Arrived))
-}
-
-// openAtKill says whether there was a kill, before an instant unless that is zero,
-// at which a call had been made and an update that it carried had no stored end.
-func (j *demoJudge) openAtKill(e emulator.Entry, n int64, before time.Time) bool {
-	return e.N > 0 && slices.ContainsFunc(j.evidence.killed, func(k time.Time) bool {
-		return (before.IsZero() || k.Before(before)) && j.openAt(k, e, n)
-	})
-}
-
-// since tells when an update's end was stored, for a finding.
-func (j *demoJudge) since(n int64) string {
-	ended, stored := j.ended[n]
-	if !stored {
-		return ""
-	}
-	return ": its end was stored at " + ended.Format(time.StampMilli)
 }
 
 // count sums up what the calls came to.

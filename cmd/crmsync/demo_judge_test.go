@@ -296,6 +296,66 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 	}
 }
 
+// What had ended is written again only where something older may come late, and so
+// many times only.
+func TestJudgeKnowsWhatIsPutOnTop(t *testing.T) {
+	kill := judgeEpoch.Add(time.Minute)
+	eighth := demoPlace{demoOffice, "live", 5}
+	for _, tc := range []struct {
+		name  string
+		spoil func(c *judgeCase, again []emulator.Entry)
+		times int
+		found bool
+	}{
+		{"after a kill", func(*judgeCase, []emulator.Entry) {}, 1, false},
+		{"four times", func(*judgeCase, []emulator.Entry) {}, 4, false},
+		{"five times", func(*judgeCase, []emulator.Entry) {}, 5, true},
+		{"five times after two kills", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.killed = append(c.evidence.killed, kill.Add(-time.Millisecond))
+		}, 5, false},
+		{"nobody was killed", func(c *judgeCase, _ []emulator.Entry) { c.evidence.killed = nil }, 1, true},
+		{"a network ate the answer", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.killed, c.evidence.doubted = nil, c.evidence.killed
+		}, 1, false},
+		{"one update was open at the kill", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.ended[eighth] = kill.Add(-time.Second)
+		}, 1, true},
+		{"too soon", func(_ *judgeCase, again []emulator.Entry) {
+			again[0].Arrived = kill.Add(2*time.Second + onTopAfter - time.Millisecond)
+		}, 1, true},
+		{"it had not ended", func(c *judgeCase, again []emulator.Entry) {
+			c.evidence.ended[demoPlace{demoOffice, "live", 4}] = again[0].Arrived
+		}, 1, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newJudgeCase()
+			c.evidence.killed = []time.Time{kill}
+			c.office()[5].Arrived, c.office()[5].Answered = kill.Add(2*time.Second), kill.Add(2*time.Second)
+			c.plan.updates = append(c.plan.updates, demoUpdate{n: 8, target: demoOffice, contact: "1", class: "live", seq: 5})
+			c.evidence.ended[demoPlace{demoOffice, "live", 4}] = kill.Add(3 * time.Second)
+			c.evidence.ended[eighth] = kill.Add(3 * time.Second)
+			var again []emulator.Entry
+			for i := range tc.times {
+				at := kill.Add(time.Duration(20+i) * time.Second)
+				again = append(again, emulator.Entry{
+					N: 8 + i, Operation: emulator.OpUpdate, Contact: "1", Status: 200, Unchanged: true, Updates: []int64{7}, Arrived: at, Answered: at,
+				})
+			}
+			tc.spoil(c, again)
+			for _, e := range again {
+				c.add(e)
+			}
+			v := judgeDemo(c.plan, c.evidence)
+			if found := len(v.Findings) > 0; found != tc.found {
+				t.Errorf("findings %v, want some: %v", v.Findings, tc.found)
+			}
+			if got := v.Targets[0]; got.PutOnTop+got.Repeated != tc.times || got.PutOnTop > 4*len(c.evidence.killed)+4*len(c.evidence.doubted) || tc.found && tc.times == 1 && got.PutOnTop > 0 {
+				t.Errorf("%d put on top, %d repeated", got.PutOnTop, got.Repeated)
+			}
+		})
+	}
+}
+
 func TestMarkOf(t *testing.T) {
 	for in, want := range map[any]int64{
 		"Ada #12#": 12, "#1#": 1, "Bjørn #7# #8#": 8, "Ada": 0, "12#": 0, "#x#": 0, "##": 0, nil: 0, 5: 0, "#5# ": 0,

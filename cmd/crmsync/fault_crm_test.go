@@ -32,10 +32,11 @@ func TestFaultCRM(t *testing.T) {
 	for range n {
 		for _, target := range w.targets {
 			w.happen(target,
-				emulator.Fault{Kind: emulator.ResetBefore, Probability: 0.05, Count: 8},
-				emulator.Fault{Kind: emulator.LostAnswer, Operation: emulator.OpUpdate, Probability: 0.05, Count: 8})
+				emulator.Fault{Kind: emulator.ResetBefore, Probability: 0.15, Count: 8},
+				emulator.Fault{Kind: emulator.LostAnswer, Operation: emulator.OpUpdate, Probability: 0.15, Count: 8})
 		}
 		w.must(pause(ctx, 2*time.Second))
+		w.doubt()
 		for _, gt := range g.target {
 			gt.breakUp()
 		}
@@ -44,6 +45,7 @@ func TestFaultCRM(t *testing.T) {
 			gt.open()
 		}
 		w.must(pause(ctx, 500*time.Millisecond))
+		w.doubt()
 		for _, gt := range g.target {
 			gt.close()
 		}
@@ -65,8 +67,26 @@ func TestFaultCRM(t *testing.T) {
 	wait()
 	w.until(ctx, "all has ended", time.Minute, allEnded)
 	w.row.note = fmt.Sprintf("no hold after %s", longest.Round(10*time.Millisecond))
+	w.harmed(g)
 	w.must(w.stop(ctx))
 	w.judge(ctx)
+}
+
+// harmed fails a test in which one of the faults did not happen.
+func (w *faultWorld) harmed(g *gates) {
+	w.t.Helper()
+	for target, gt := range g.target {
+		if broke, ate := gt.harm(); broke == 0 || ate == 0 {
+			w.t.Errorf("%s: %d connections were reset, %d requests not answered: there is nothing to see", target, broke, ate)
+		}
+		met := map[string]bool{}
+		for _, e := range w.crms[target].Ledger() {
+			met[e.Fault] = true
+		}
+		if !met[string(emulator.LostAnswer)] || !met[string(emulator.ResetBefore)] {
+			w.t.Errorf("%s: faults %v only", target, met)
+		}
+	}
 }
 
 // TestFaultTwoOnOneStore starts a second process on a store that is served: it refuses

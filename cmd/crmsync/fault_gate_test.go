@@ -29,6 +29,8 @@ type gate struct {
 	shut  chan struct{} // not nil: nothing is answered before it is closed
 	reset bool          // connections are reset, in the middle of the request
 	began []time.Time   // calls
+	ate   int           // requests that were not answered
+	broke int           // connections that were reset
 }
 
 // gates makes gates for a worker that is to be started.
@@ -71,10 +73,16 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				_ = tcp.SetLinger(0) // a reset, not an end
 			}
 			_ = c.Close()
+			g.mu.Lock()
+			g.broke++
+			g.mu.Unlock()
 			return
 		}
 	}
 	if shut != nil {
+		g.mu.Lock()
+		g.ate++
+		g.mu.Unlock()
 		select {
 		case <-shut:
 		case <-r.Context().Done():
@@ -109,6 +117,13 @@ func (g *gate) open() {
 		close(g.shut)
 		g.shut = nil
 	}
+}
+
+// harm is how many connections were reset, and requests not answered.
+func (g *gate) harm() (broke, ate int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.broke, g.ate
 }
 
 // since lists the calls that began behind an instant.

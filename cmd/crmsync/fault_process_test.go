@@ -124,6 +124,7 @@ func TestFaultZombie(t *testing.T) {
 		}
 	}
 	w.judge(ctx)
+	w.wasOpen()
 }
 
 // requests is how many have arrived at all CRMs.
@@ -234,4 +235,5 @@ func TestFaultSecondTerm(t *testing.T) {
 	w.until(ctx, "all has ended", time.Minute, allEnded)
 	w.must(w.stop(ctx))
 	w.judge(ctx)
+	w.wasOpen()
 }

@@ -26,12 +26,13 @@ func roundsOf(short int, share float64) int {
 
 // faultRow is what came of a fault.
 type faultRow struct {
-	fault                                       string
-	rounds                                      int
-	published, lost, stale, repeated, open, ask int
-	takeovers                                   []time.Duration // from the fault until all went on
-	gaps                                        []time.Duration // in which nothing could be published
-	note                                        string
+	fault                                  string
+	rounds                                 int
+	published, lost, stale, repeated, open int
+	onTop                                  int             // writes that put on top again what had ended
+	takeovers                              []time.Duration // from the fault until all went on
+	gaps                                   []time.Duration // in which nothing could be published
+	note                                   string
 }
 
 func (r *faultRow) add(t demoTotals) {
@@ -39,8 +40,8 @@ func (r *faultRow) add(t demoTotals) {
 	r.lost += t.Lost
 	r.stale += t.Stale
 	r.repeated += t.Repeated
+	r.onTop += t.PutOnTop
 	r.open += t.InFlight
-	r.ask += t.Requests
 }
 
 // faultTable is what all faults came to.
@@ -74,9 +75,9 @@ func (f *faultTable) tell(w io.Writer) {
 
 func printFaults(w io.Writer, rows []faultRow) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "FAULT\tROUNDS\tUPDATES\tLOST\tSTALE\tREPEATED\tOPEN\tTAKEOVER p50\tmax\tGAP p50\tmax\tNOTE")
+	fmt.Fprintln(tw, "FAULT\tROUNDS\tUPDATES\tLOST\tSTALE\tREPEATED\tOPEN\tON TOP\tTAKEOVER p50\tmax\tGAP p50\tmax\tNOTE")
 	for _, r := range rows {
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", r.fault, r.rounds, r.published, r.lost, r.stale, r.repeated, r.open,
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", r.fault, r.rounds, r.published, r.lost, r.stale, r.repeated, r.open, r.onTop,
 			quantile(r.takeovers, 0.5), quantile(r.takeovers, 1), quantile(r.gaps, 0.5), quantile(r.gaps, 1), r.note)
 	}
 	_ = tw.Flush()

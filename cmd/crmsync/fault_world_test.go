@@ -34,8 +34,10 @@ type faultWorld struct {
 	plan *demoPlan
 	rng  *rand.Rand
 	mail map[int64]bool // updates of the plan that ask for a mail
-	port int // of the server that the workers host
+	port int            // of the server that the workers host
 	row  faultRow
+
+	noted bool // row is in the table
 
 	hunger *starved // measured from the beginning
 
@@ -43,6 +45,7 @@ type faultWorld struct {
 	ended   map[demoPlace]endedAs // what the records say, also those that were trimmed since
 	seen    uint64                // records up to here
 	crashes []time.Time           // kills, and whatever else may cost an answer
+	doubted []time.Time           // when a CRM's answers were lost on their way
 	quit    func()                // of whoever reads the records
 
 	// spared are contacts, as target/contact, of which an update was lost with its
@@ -73,6 +76,9 @@ func newFaultWorld(t *testing.T, fault string, updates int, targets ...string) *
 			w.quit()
 		}
 		if t.Failed() {
+			if !w.noted {
+				faults.note(t, w.row)
+			}
 			w.tell()
 		}
 		if err := w.Close(); err != nil {
@@ -199,6 +205,22 @@ func (w *faultWorld) crash() time.Time {
 	now := time.Now()
 	w.crashes = append(w.crashes, now)
 	return now
+}
+
+// doubt notes a moment at which answers of a CRM are lost on their way.
+func (w *faultWorld) doubt() {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	w.doubted = append(w.doubted, time.Now())
+}
+
+// wasOpen fails a test whose crashes all came when no call was under way: it shows
+// nothing.
+func (w *faultWorld) wasOpen() {
+	w.t.Helper()
+	if w.row.open == 0 {
+		w.t.Errorf("no call was open at any of %d crashes", len(w.crashes))
+	}
 }
 
 // killed kills the worker, and returns when that began.
@@ -382,7 +404,7 @@ func (w *faultWorld) judge(ctx context.Context) {
 	e, err := w.evidence(ctx)
 	w.must(err)
 	w.lock.Lock()
-	e.killed, e.starved = w.crashes, w.hunger.stop()
+	e.killed, e.doubted, e.starved = w.crashes, w.doubted, w.hunger.stop()
 	for at, end := range w.ended {
 		e.ended[at] = end.at
 	}
@@ -408,8 +430,8 @@ func (w *faultWorld) judge(ctx context.Context) {
 		}
 		t.Lost = lost[t.Target]
 		w.row.add(t)
-		w.t.Logf("%s: %d published, %d applied, %d overwritten, dead %v, %d requests, %d repeated, %d calls open at a crash",
-			t.Target, t.Published, t.Applied, t.Overwritten, t.Dead, t.Requests, t.Repeated, t.InFlight)
+		w.t.Logf("%s: %d published, %d applied, %d overwritten, dead %v, %d requests, %d repeated, %d put on top again, %d calls open at a crash",
+			t.Target, t.Published, t.Applied, t.Overwritten, t.Dead, t.Requests, t.Repeated, t.PutOnTop, t.InFlight)
 		if t.Repeated > t.InFlight+t.GivenUp {
 			w.t.Errorf("%s: %d calls were repeated, %d were open at a crash, and of %d no answer came in time", t.Target, t.Repeated, t.InFlight, t.GivenUp)
 		}
@@ -425,6 +447,7 @@ func (w *faultWorld) judge(ctx context.Context) {
 	if w.mail != nil {
 		w.mails(len(e.killed))
 	}
+	w.noted = true
 	faults.note(w.t, w.row)
 }
 

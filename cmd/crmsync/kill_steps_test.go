@@ -241,6 +241,7 @@ func TestKillAtSteps(t *testing.T) {
 		}
 	}
 	w.judge(ctx)
+	w.wasOpen()
 }
 
 // mixed leaves of a plan what follows its first wave, which is all bulk.

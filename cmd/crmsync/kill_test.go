@@ -37,6 +37,7 @@ func TestKillWorker(t *testing.T) {
 	w.until(ctx, "all has ended", time.Minute+time.Duration(n)*10*time.Second, allEnded)
 	w.must(w.stop(ctx))
 	w.judge(ctx)
+	w.wasOpen()
 }
 
 // TestKillServer kills workers with the NATS server in them; the next one starts
@@ -64,6 +65,7 @@ func TestKillServer(t *testing.T) {
 	wait()
 	w.until(ctx, "all has ended", time.Minute, allEnded)
 	w.judge(ctx)
+	w.wasOpen()
 	w.must(w.stop(ctx))
 }
 
@@ -120,4 +122,5 @@ func TestKillOneOfTwo(t *testing.T) {
 	w.worker = first
 	w.must(w.stop(ctx))
 	w.judge(ctx)
+	w.wasOpen()
 }
