@@ -68,8 +68,7 @@ kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
 
 faults: ## every fault with real processes, long form, and a table at the end (ROUNDS=40)
-	go test -run '^TestFault' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
-	go test -run '^TestKill' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
+	go test -run '^Test(Fault|Kill)' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
 
 night: ## 200,000 rows at two quotas, with kill -9 on the way (ROWS=200000)
 	go test -run '^TestNight$$' ./cmd/crmsync -night.rows=$(or $(ROWS),200000) -test.parallel 1 -timeout 0 -v

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"slices"
 	"time"
 
@@ -35,12 +36,12 @@ func (j *demoJudge) repeats() {
 	j.onTop, j.unanswered = map[string]int{}, map[string][]time.Time{}
 	carried := map[int64]emulator.Entry{} // the last call that may have written an update
 	for _, e := range j.entries {
+		if e.Operation == emulator.OpUpdate && j.mayBeGivenUp(e) {
+			j.unanswered[e.Contact] = append(j.unanswered[e.Contact], e.Arrived)
+		}
 		mayHave := e.Applied || e.Unchanged || e.Status == 0
 		if e.Operation != emulator.OpUpdate || len(e.Updates) == 0 || !mayHave {
 			continue
-		}
-		if e.Status == 0 || e.Fault == string(emulator.LostAnswer) || e.Answered.Sub(e.Arrived) >= demoTimeout {
-			j.unanswered[e.Contact] = append(j.unanswered[e.Contact], e.Arrived)
 		}
 		n := e.Updates[len(e.Updates)-1]
 		if j.openAtKill(e, n, time.Time{}) {
@@ -64,6 +65,13 @@ func (j *demoJudge) repeats() {
 			carried[n] = e
 		}
 	}
+}
+
+// mayBeGivenUp says whether the worker may have got no answer to a call, or none that
+// tells whether the CRM is done with it.
+func (j *demoJudge) mayBeGivenUp(e emulator.Entry) bool {
+	return e.Status == 0 || e.Status >= http.StatusInternalServerError || e.Fault == string(emulator.LostAnswer) ||
+		e.Answered.Sub(e.Arrived) >= demoTimeout || j.evidence.starved >= demoTimeout/4
 }
 
 // gaveUp says whether the worker can have stopped waiting for an answer before it

@@ -180,6 +180,7 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 			}
 		}, "quota", "3 requests beyond 10/s with bursts of 3, the first of them request 4"},
 		{"repeated without a reason", func(c *judgeCase) {
+			c.office()[4].Status = 409
 			c.add(emulator.Entry{
 				N: 7, Operation: emulator.OpUpdate, Contact: "1", Status: 200, Unchanged: true, Updates: []int64{7},
 				Arrived: judgeEpoch.Add(2 * time.Minute), Answered: judgeEpoch.Add(2 * time.Minute),
@@ -283,6 +284,7 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newJudgeCase()
 			delete(c.evidence.ended, seventh)
+			c.office()[4].Status = 409 // a refusal leaves nothing open
 			tc.spoil(c, &c.office()[5])
 			c.add(repeat)
 			v := judgeDemo(c.plan, c.evidence)
@@ -314,6 +316,9 @@ func TestJudgeKnowsWhatIsPutOnTop(t *testing.T) {
 			c.evidence.killed = append(c.evidence.killed, kill.Add(-time.Millisecond))
 		}, 5, false},
 		{"nobody was killed", func(c *judgeCase, _ []emulator.Entry) { c.evidence.killed = nil }, 1, true},
+		{"nobody was killed, but the server had failed", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.killed, c.office()[4].Status = nil, 503
+		}, 1, false},
 		{"a network ate the answer", func(c *judgeCase, _ []emulator.Entry) {
 			c.evidence.killed, c.evidence.doubted = nil, c.evidence.killed
 		}, 1, false},
@@ -330,6 +335,7 @@ func TestJudgeKnowsWhatIsPutOnTop(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newJudgeCase()
 			c.evidence.killed = []time.Time{kill}
+			c.office()[4].Status = 409
 			c.office()[5].Arrived, c.office()[5].Answered = kill.Add(2*time.Second), kill.Add(2*time.Second)
 			c.plan.updates = append(c.plan.updates, demoUpdate{n: 8, target: demoOffice, contact: "1", class: "live", seq: 5})
 			c.evidence.ended[demoPlace{demoOffice, "live", 4}] = kill.Add(3 * time.Second)
@@ -349,7 +355,7 @@ func TestJudgeKnowsWhatIsPutOnTop(t *testing.T) {
 			if found := len(v.Findings) > 0; found != tc.found {
 				t.Errorf("findings %v, want some: %v", v.Findings, tc.found)
 			}
-			if got := v.Targets[0]; got.PutOnTop+got.Repeated != tc.times || got.PutOnTop > 4*len(c.evidence.killed)+4*len(c.evidence.doubted) || tc.found && tc.times == 1 && got.PutOnTop > 0 {
+			if got := v.Targets[0]; got.PutOnTop+got.Repeated != tc.times || got.PutOnTop > onTopMost*max(1, len(c.evidence.killed)) || tc.found && tc.times == 1 && got.PutOnTop > 0 {
 				t.Errorf("%d put on top, %d repeated", got.PutOnTop, got.Repeated)
 			}
 		})

@@ -120,22 +120,27 @@ func (w *faultWorld) streams(ctx context.Context) {
 
 // repaired counts in the logs what the start had to mend.
 func (w *faultWorld) repaired() {
-	n := 0
+	w.row.note += fmt.Sprintf(", %d files mended", w.logged("repaired after an unclean stop"))
+	if n := w.logged("what was confirmed is missing"); n > 0 {
+		w.t.Errorf("%d losses are told of", n)
+	}
+}
+
+// logged counts how many times the workers have said something.
+func (w *faultWorld) logged(text string) (n int) {
 	names, _ := filepath.Glob(filepath.Join(w.dir, "worker-*.log"))
 	for _, name := range names {
 		b, _ := os.ReadFile(name)
-		n += strings.Count(string(b), "repaired after an unclean stop")
-		if strings.Contains(string(b), "what was confirmed is missing") {
-			w.t.Errorf("%s tells of losses", filepath.Base(name))
-		}
+		n += strings.Count(string(b), text)
 	}
-	w.row.note += fmt.Sprintf(", %d files mended", n)
+	return n
 }
 
 // mounted mounts a small file system for a store; the test is skipped where that is
 // not allowed.
 func mounted(t *testing.T, megabytes int) string {
 	t.Helper()
+	skipShort(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
 		t.Skipf("no file system can be mounted here: %v", err)
@@ -232,6 +237,7 @@ func sh(c ...string) error {
 
 func newCutDisk(t *testing.T) *cutDisk {
 	t.Helper()
+	skipShort(t)
 	d := &cutDisk{image: filepath.Join(t.TempDir(), "image"), dir: t.TempDir()}
 	for _, c := range [][]string{{"truncate", "-s", "128M", d.image}, {"mkfs.ext4", "-q", d.image}, {"mount", "-o", "loop", d.image, d.dir}} {
 		if err := sh(c...); err != nil {
@@ -307,7 +313,7 @@ func TestFaultDamage(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
-	n := roundsOf(4, 0.5)
+	n := roundsOf(2, 0.5)
 	const wave = 120
 	w := newFaultWorld(t, "a file of the store damaged", wave*n, demoOffice, demoShop)
 	w.row.rounds = n
@@ -435,6 +441,9 @@ func TestFaultDescriptors(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
+	if *faultRounds == 0 {
+		t.Skip("in the long form only: -faults")
+	}
 	n := roundsOf(1, 0.05)
 	w := newFaultWorld(t, "no file descriptor left", 400*n, demoOffice, demoShop)
 	w.row.rounds = n
@@ -468,6 +477,9 @@ func TestFaultDescriptors(t *testing.T) {
 		w.crash()
 	}
 	wait()
+	if w.logged("too many open files") == 0 {
+		t.Error("the worker had file descriptors enough: there is nothing to see")
+	}
 	w.until(ctx, "all has ended", time.Minute, allEnded)
 	w.must(w.stop(ctx))
 	w.judgeWithin(ctx)
