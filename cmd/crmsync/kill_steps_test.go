@@ -175,7 +175,7 @@ func (k *stepKiller) killAt(ctx context.Context, step killStep, wave []demoUpdat
 	w.must(w.work())
 	worker := w.current()
 	early := false
-	for end := time.Now().Add(20 * time.Second); !early && time.Now().Before(end); poll() {
+	for end := time.Now().Add(20 * time.Second); !early && time.Now().Before(end); pollStatus() {
 		if st, err := w.app.Status(ctx); err == nil && ownedBy(worker.pid)(st) {
 			break
 		}
