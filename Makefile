@@ -42,10 +42,24 @@ bench: ## benchmarks: time, allocations; a drain and a strict quota by real proc
 	go test -run '^$$' -bench . -benchmem ./...
 
 sim: ## longer simulations: the lane, whole workers, the queue (SEEDS=2000)
+	go test -run '^TestPlans$$' ./worker -rapid.checks=$$(( $(SEEDS) * 20 )) -timeout 0
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
 	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
 	GOMAXPROCS=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
+
+sim-night: ## whole workers, simulated for HOURS (100) on every core
+	@set -e; go test -c -o bin/sim.test ./app; cd app; n=$$(nproc); seeds=$$(( $(or $(HOURS),100) * 6 / n + 1 )); pids=; \
+	for i in $$(seq 0 $$(( n - 1 ))); do \
+	  GOMAXPROCS=1 GODEBUG=asyncpreemptoff=1 ../bin/sim.test -test.run '^TestSimulation$$' -test.timeout 0 -test.v \
+	    -sim.first=$$(( $(or $(FIRST),1) + i * seeds )) -sim.seeds=$$seeds > ../bin/sim.$$i.txt 2>&1 & pids="$$pids $$!"; \
+	done; bad=0; for p in $$pids; do wait $$p || bad=1; done; \
+	grep -hE '^ +--- FAIL|BROKEN|to repeat|not valid|simulated hours|^panic|^fatal' ../bin/sim.*.txt; \
+	awk '/^    sim_test.go:[0-9]+: +[0-9]+ [a-z]/ { $$1 = ""; n = $$2; $$2 = ""; sum[$$0] += n } END { for (k in sum) printf "%9d %s\n", sum[k], k }' ../bin/sim.*.txt | sort -k2; \
+	exit $$bad
+
+planted: ## plant bugs and see whether the simulations find them (ONLY=name,... LIMIT=5m)
+	go run ./history/planted -limit $(or $(LIMIT),5m) -only '$(ONLY)'
 
 judge: ## what a history says of the promises (HISTORY=file.jsonl)
 	go run ./history/judge $(HISTORY)
@@ -66,4 +80,4 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help run demo build test race check lint fmt bench sim judge kills night fuzz clean
+.PHONY: help run demo build test race check lint fmt bench sim sim-night planted judge kills night fuzz clean

@@ -339,11 +339,11 @@ func (o *simOptions) rehearse(r *rand.Rand) (plan []simTrouble) {
 
 // simKinds is everything that can go wrong.
 var simKinds = []string{
-	"crash", "crash", "restart", "stop", "nats cut", "nats held", "crm cut", "crm held", "server",
-	"outage", "502", "429", "lost answers", "resets", "late", "slow", "token", "storm", "garbage", "secret",
+	"crash", "crash", "restart", "stop", "nats cut", "nats held", "crm cut", "crm held",
+	"outage", "502", "429", "lost answers", "resets", "late", "slow", "token", "storm", "garbage", "secret", "redirect",
 }
 
-// break_ lets a trouble happen and returns when it is over.
+// trouble lets something go wrong and returns when it is over.
 func (w *simWorld) trouble(ctx context.Context, t simTrouble) {
 	note := func(kind history.Kind) {
 		w.Note(history.Event{Kind: kind, Name: t.kind, Target: t.faultTarget(), Actor: w.nameIn(t.proc)})
@@ -420,7 +420,7 @@ func (w *simWorld) trouble(ctx context.Context, t simTrouble) {
 // faultTarget is the target that a trouble belongs to, "" for all.
 func (t simTrouble) faultTarget() string {
 	switch t.kind {
-	case "outage", "502", "429", "lost answers", "resets", "late", "slow", "token", "storm", "garbage", "secret":
+	case "outage", "502", "429", "lost answers", "resets", "late", "slow", "token", "storm", "garbage", "secret", "redirect":
 		return t.target
 	}
 	return ""
@@ -445,6 +445,9 @@ func (t simTrouble) rules() []emulator.Fault {
 		return []emulator.Fault{{Kind: emulator.Latency, Probability: t.p, Min: time.Second, Max: 6 * time.Second}}
 	case "storm":
 		return []emulator.Fault{{Kind: emulator.Refusing}}
+	case "redirect": // to another contact: whoever follows writes to that one
+		other := map[string]string{simOffice: "http://office/api/contacts/700", simShop: "http://shop/api/contacts/700.json"}[t.target]
+		return []emulator.Fault{{Kind: emulator.Redirect, Status: 307, URL: other, Probability: t.p / 2, Operation: emulator.OpUpdate}}
 	case "garbage":
 		return []emulator.Fault{{Kind: emulator.Garbage, Probability: t.p / 2, Body: emulator.LoginPage}}
 	}

@@ -80,8 +80,11 @@ func (c *simClient) Send(ctx context.Context, spend crm.Spend, changes []contact
 	answers := c.client.Send(ctx, func(ctx context.Context) error {
 		c.p.here()
 		err := spend(ctx)
-		if err != nil {
+		switch {
+		case err != nil:
 			cut.Store(true)
+		case !c.p.isDead():
+			w.Note(history.Event{Kind: history.Further, Actor: e.Actor, Target: e.Target, Contact: e.Contact, Call: e.Call})
 		}
 		return err
 	}, changes)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ var (
 	simSeeds = flag.Int("sim.seeds", 2, "how many seeds the simulation runs")
 	simFirst = flag.Uint64("sim.first", 1, "the first of them")
 	simOut   = flag.String("sim.out", "", "a folder for the histories that break a promise")
+	simStop  = flag.Bool("sim.stop", false, "end with the first seed that breaks a promise")
 	simFile  = flag.Bool("sim.file", false, "keep the streams in files; histories do not repeat then")
 	simLog   = flag.Bool("sim.log", false, "print what the processes log")
 )
@@ -41,22 +43,22 @@ var simCredentials = func() string {
 
 // simOptions is a seed spelled out.
 type simOptions struct {
-	seed             uint64
-	procs            int
-	safety           time.Duration // so long things go wrong
-	rate             float64
-	burst            int
-	conc             int
-	strict           bool // the CRMs enforce that themselves
-	perfex           string
-	contacts         int
-	pace             time.Duration
-	troubles         int
-	kinds            []string // what can go wrong
-	plan             []simTrouble
-	log              zerolog.Logger
-	timeout, retry   time.Duration
-	attempts, window int
+	seed           uint64
+	procs          int
+	safety         time.Duration // so long things go wrong
+	rate           float64
+	burst          int
+	conc           int
+	strict         bool // the CRMs enforce that themselves
+	perfex         string
+	contacts       int
+	pace           time.Duration
+	troubles       int
+	kinds          []string // what can go wrong
+	plan           []simTrouble
+	log            zerolog.Logger
+	timeout, retry time.Duration
+	attempts       int
 }
 
 func newSimOptions(seed uint64) simOptions {
@@ -71,7 +73,7 @@ func newSimOptions(seed uint64) simOptions {
 	o.pace = time.Duration(float64(time.Second) * 3 / o.rate * (0.5 + 2*r.Float64()))
 	o.troubles = 3 + r.IntN(12)
 	for _, k := range simKinds { // a swarm: each seed has some of them
-		if r.IntN(2) == 0 && k != "server" {
+		if r.IntN(2) == 0 {
 			o.kinds = append(o.kinds, k)
 		}
 	}
@@ -122,20 +124,90 @@ func (o *simOptions) String() string {
 // TestSimulation runs whole workers over the real server and the real HTTP stack in
 // virtual time, has go wrong what the seed says, and gives the history to the judge.
 func TestSimulation(t *testing.T) {
-	total := map[string]int{}
+	total := simTotal{seen: map[string]int{}, situations: map[string]bool{}}
 	for i := range *simSeeds {
 		seed := *simFirst + uint64(i)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			o := newSimOptions(seed)
-			r, seen := simulate(t, o)
-			for k, n := range seen {
-				total[k] += n
-			}
+			r, seen := simulate(t, o, total.situations)
+			total.add(r, seen)
 			report(t, o, r)
 		})
+		if !ok && *simStop {
+			return
+		}
 	}
-	for _, k := range keysOf(total) {
-		t.Logf("%7d %s", total[k], k)
+	total.report(t)
+}
+
+// simTotal sums up what the seeds of a run met.
+type simTotal struct {
+	span       time.Duration
+	seen       map[string]int
+	situations map[string]bool
+}
+
+func (s *simTotal) add(r history.Report, seen map[string]int) {
+	if span, err := time.ParseDuration(r.Span); err == nil {
+		s.span += span
+	}
+	for k, n := range seen {
+		s.seen[k] += n
+	}
+}
+
+// simMeant is what a long run has to have met beside every trouble: one that
+// has not proves nothing.
+var simMeant = []string{
+	"answer applied", "answer unchanged", "answer unknown", "answer throttled", "answer unauthorized", "answer transient", "answer invalid", "answer missing",
+	"outcome applied", "outcome unchanged", "outcome superseded", "outcome dead", "outcome cancelled",
+	"repair", "import taken up again", "publish repeated", "version out of order", "operator redrive", "operator forget", "job cancelled",
+	"met outage", "met server-error", "met too-many", "met lost-answer", "met reset-before", "met late-apply", "met refusing", "met garbage", "met redirect", "met poison-contact",
+}
+
+const simLong = 60 // seeds that meet everything
+
+func (s *simTotal) report(t *testing.T) {
+	t.Logf("%.1f simulated hours, %d situations in which an answer came", s.span.Hours(), len(s.situations))
+	for _, k := range keysOf(s.seen) {
+		t.Logf("%7d %s", s.seen[k], k)
+	}
+	if *simSeeds < simLong {
+		return
+	}
+	for _, k := range simKinds {
+		if s.seen["trouble "+k] == 0 {
+			t.Errorf("the run is not valid: no %q in all of it", "trouble "+k)
+		}
+	}
+	for _, k := range simMeant {
+		if s.seen[k] == 0 {
+			t.Errorf("the run is not valid: no %q in all of it", k)
+		}
+	}
+}
+
+// situations notes in which circumstances answers came: what went wrong at that
+// time, how the CRM answered, and how many had.
+func situations(events []history.Event, into map[string]bool) {
+	wrong := map[string]int{}
+	tries := map[string]int{}
+	for i := range events {
+		e := &events[i]
+		switch e.Kind {
+		case history.Fault:
+			wrong[e.Name+" "+e.Target]++
+		case history.Heal:
+			if wrong[e.Name+" "+e.Target]--; wrong[e.Name+" "+e.Target] == 0 {
+				delete(wrong, e.Name+" "+e.Target)
+			}
+		case history.Answer:
+			k := e.Target + "/" + e.Contact
+			into[fmt.Sprint(e.Target, e.Verdict, e.Cut, min(tries[k], 4), keysOf(wrong))] = true
+			if tries[k]++; e.Verdict == "applied" || e.Verdict == "unchanged" {
+				tries[k] = 0
+			}
+		}
 	}
 }
 
@@ -149,23 +221,18 @@ func report(t *testing.T, o simOptions, r history.Report) {
 }
 
 // simulate runs one seed and judges it.
-func simulate(t *testing.T, o simOptions) (r history.Report, seen map[string]int) {
+func simulate(t *testing.T, o simOptions, met map[string]bool) (r history.Report, seen map[string]int) {
 	t.Helper()
 	if *simLog {
 		o.log = zerolog.New(os.Stderr)
 	}
-	ats.Register() // the server's clock must not belong to the bubble
-	defer ats.Unregister()
-	// The client library pools timers; one of another bubble would be fatal.
-	runtime.GC()
-	runtime.GC()
-	defer func() { runtime.GC(); runtime.GC() }()
-	synctest.Test(t, func(t *testing.T) {
+	inSim(t, func(t *testing.T) {
 		w := newSimWorld(t, o)
 		w.run()
 		_, seen = w.happened()
 		events := w.Events()
 		r = history.Check(events)
+		situations(events, met)
 		if *simOut != "" && len(r.Broken()) > 0 {
 			w.save(events)
 		}
@@ -300,7 +367,13 @@ func TestSimulationRepeats(t *testing.T) {
 	for range 3 {
 		var lines []string
 		o := newSimOptions(*simFirst)
-		synctestHistory(t, o, &lines)
+		inSim(t, func(t *testing.T) {
+			w := newSimWorld(t, o)
+			w.run()
+			for _, e := range w.Events() {
+				lines = append(lines, e.String())
+			}
+		})
 		if first == nil {
 			first = lines
 			continue
@@ -316,16 +389,19 @@ func TestSimulationRepeats(t *testing.T) {
 	}
 }
 
-func synctestHistory(t *testing.T, o simOptions, lines *[]string) {
-	ats.Register()
+// inSim runs f in a bubble in which the real server works.
+func inSim(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	ats.Register() // the server's clock must not belong to the bubble
 	defer ats.Unregister()
-	runtime.GC()
-	runtime.GC()
-	synctest.Test(t, func(t *testing.T) {
-		w := newSimWorld(t, o)
-		w.run()
-		for _, e := range w.Events() {
-			*lines = append(*lines, e.String())
-		}
-	})
+	if runtime.GOMAXPROCS(0) == 1 {
+		// A collection lets goroutines wait that would not have.
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	}
+	// The client library pools timers; one of another bubble would be fatal. Two
+	// collections empty a pool.
+	empty := func() { runtime.GC(); runtime.GC() }
+	empty()
+	defer empty()
+	synctest.Test(t, f)
 }

@@ -50,7 +50,6 @@ type simWorld struct {
 	mu       sync.Mutex
 	procs    []*simProcess
 	started  int
-	stopped  bool  // nothing goes wrong any more
 	numbers  int64 // of updates
 	offered  map[int64]simOffer
 	byRow    map[simRow]int64
@@ -169,6 +168,7 @@ func (w *simWorld) close() {
 		w.crms[name].Close()
 		l.Close()
 	}
+	time.Sleep(time.Second) // what was on its way on a link arrives, and finds nobody
 }
 
 // simProcess is a worker process: what it keeps in memory is its own, and all its

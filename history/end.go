@@ -38,7 +38,7 @@ func (t *trial) classification() {
 		what := fmt.Sprint(c.Merged, c.Fields) // maps are printed in order
 		refused[c.key][what]++
 		// A new owner does not know how far the one before had come.
-		may := 1 + t.redrives(marksOf(c.Fields)) + max(0, t.owners(c.key.target, c.At)-1)
+		may := 1 + t.redrives(t.carried(c)) + max(0, t.owners(c.key.target, c.At)-1)
 		if refused[c.key][what] > may && !t.within(c.key.target, c.At, stormAfter, faultStorm) {
 			t.find(c.At, c.key, "call %s sends for the %dth time what the CRM has refused for good", c.Call, refused[c.key][what])
 		}
@@ -47,6 +47,22 @@ func (t *trial) classification() {
 
 // refusal says that the CRM refused a change for good.
 func refusal(c *call) bool { return c.answer.Verdict == "invalid" || c.answer.Verdict == "missing" }
+
+// carried lists the updates that a call may have been for: those whose values it
+// sends, or where no value tells, as one that another contact has, all of its
+// contact.
+func (t *trial) carried(c *call) []int64 {
+	if out := marksOf(c.Fields); len(out) > 0 {
+		return out
+	}
+	var out []int64
+	for _, u := range t.order {
+		if u.key == c.key {
+			out = append(out, u.Update)
+		}
+	}
+	return out
+}
 
 func marksOf(fields map[string]string) (out []int64) {
 	for _, v := range fields {
@@ -257,10 +273,12 @@ func (t *trial) auditFirst() {
 		e := &t.events[i]
 		var names []string
 		switch {
-		case e.Kind == Settle && e.Of != 0 && e.Name != recalled:
+		case e.Kind == Settle && e.Of != 0 && e.Name == recalled:
+			names = []string{recalled}
+		case e.Kind == Settle && e.Of != 0:
 			names = []string{ActRedrive}
 		case e.Kind == Settle && e.Outcome == "discarded":
-			names = []string{ActDiscard, ActRedrive} // what was sent again takes its letter's place
+			names = []string{ActDiscard, ActRedrive, recalled} // what was sent again takes its letter's place
 		case e.Kind == Settle && e.Outcome == "cancelled":
 			names = []string{ActCancel, ActForget}
 		default:
@@ -275,8 +293,8 @@ func (t *trial) auditFirst() {
 	}
 }
 
-// recalled names the outcome of an update that was sent again because the storm
-// was over in which it had died: no operator asked for that.
+// recalled names the order, and the outcome, of an update that was sent again
+// because the storm was over in which it had died: no operator asked for that.
 const recalled = "recall"
 
 func updateList(ns []int64) string {

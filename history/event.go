@@ -33,6 +33,9 @@ const (
 	// Call is an owner about to make a call: Call, Target, Contact, Fields, Merged,
 	// Lease; Repair.
 	Call Kind = "call"
+	// Further is an owner about to make one more request of a call: Call, Target,
+	// Contact.
+	Further Kind = "further"
 	// Answer is what the call came to: Call, Target, Contact, Verdict; Status, Wait, Cut.
 	Answer Kind = "answer"
 	// Arrive is a request reaching the CRM: Request, Target, Operation, Contact,

@@ -45,6 +45,7 @@ func (t *trial) overwrites() []overwrite {
 			for path, value := range w.apply.Fields {
 				u := t.updates[Marked(value)]
 				if u == nil || u.key != k {
+					delete(top, path) // cleared, and that says not by whom
 					continue
 				}
 				o := overwrite{path: path, by: w, u: u}
@@ -81,7 +82,11 @@ func (t *trial) repaired(writes []*request, at time.Time, path string, was *upda
 		if !troubled && w.apply.At.Sub(at) > t.rules.Repaired {
 			return false
 		}
-		if u := t.updates[Marked(w.apply.Fields[path])]; u != nil && (u == was || u.place.after(was.place)) {
+		value, wrote := w.apply.Fields[path]
+		if wrote && value == "" {
+			return true
+		}
+		if u := t.updates[Marked(value)]; u != nil && (u == was || u.place.after(was.place)) {
 			return true
 		}
 	}
@@ -162,8 +167,21 @@ func (t *trial) redrives(updates []int64) (n int) {
 // exclusivity: the CRM never has two writes of one contact at once, as far as their
 // sender can know: what it still works on when the sender has given up does not
 // count, nor does the write of an owner whose ownership had broken when the other
-// came.
+// came. And whoever owned a target sends nothing once another has begun to.
 func (t *trial) exclusivity() {
+	owner := map[string]*Event{}
+	for i := range t.events {
+		e := &t.events[i]
+		switch e.Kind {
+		case Own:
+			owner[e.Target] = e
+		case Call, Further:
+			t.checked()
+			if o := owner[e.Target]; o != nil && o.Actor != e.Actor {
+				t.find(e.At, key{e.Target, e.Contact}, "%s sends for call %s, though %s has owned %s for %s", e.Actor, e.Call, o.Actor, e.Target, e.At.Sub(o.At))
+			}
+		}
+	}
 	open := map[key]*request{}
 	until := map[key]time.Time{}
 	for _, r := range t.requests {

@@ -98,7 +98,7 @@ func Read(r io.Reader) ([]Event, error) {
 }
 
 var kinds = []Kind{
-	World, Offer, Stored, Receive, Call, Answer, Arrive, Apply, Reply, Mail, Settle, Own, Free,
+	World, Offer, Stored, Receive, Call, Further, Answer, Arrive, Apply, Reply, Mail, Settle, Own, Free,
 	Stop, Exit, Crash, Fault, Heal, Act, Audit, Sample, Calm, Rest, Final,
 }
 

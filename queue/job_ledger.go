@@ -19,10 +19,18 @@ type jobLedger struct {
 	count  [outcomes]int64
 	reason map[contact.Reason]int64
 	waits  int64 // rows and loose updates that were seen waiting, with no outcome
-	// Of letters that no row has: those that are dead, and those that were
+	// Of letters without a row: the update that each belongs to, and which were
 	// sent again, whose being discarded is no news.
-	dead  map[uint64]contact.Reason
-	again map[uint64]bool
+	loosely map[uint64]*looseEnd
+	again   map[uint64]bool
+}
+
+// looseEnd is how an update without a row stands, through all the letters that
+// it became.
+type looseEnd struct {
+	outcome contact.Outcome
+	reason  contact.Reason
+	into    *looseEnd // it turned out to be an earlier part of that one
 }
 
 // outcomes is how many outcomes there are, contact.Pending among them.
@@ -72,7 +80,7 @@ type jobEnd struct {
 func newJobLedger() *jobLedger {
 	l := &jobLedger{
 		pages: map[int64]*jobPage{}, reason: map[contact.Reason]int64{},
-		dead: map[uint64]contact.Reason{}, again: map[uint64]bool{},
+		loosely: map[uint64]*looseEnd{}, again: map[uint64]bool{},
 	}
 	for c := range l.loose {
 		l.loose[c] = looseUpdates{waiting: map[uint64]bool{}, ended: map[uint64]bool{}}
@@ -157,8 +165,9 @@ func (l *jobLedger) endRow(row int64, r jobEnding) {
 	switch {
 	case r.letter > 0:
 		// It stands for a letter: where the row has gone on from that, or the
-		// row's newest record was one that has expired, nothing changes.
-		if was != contact.Pending && (was != contact.Dead || p.letter[i] != r.letter) {
+		// row's newest record was one that has expired, nothing changes. An
+		// older letter of the row may still be there, which is no newer.
+		if was != contact.Pending && (was != contact.Dead || p.letter[i] > r.letter) {
 			return
 		}
 	case r.again > 0 && r.outcome == contact.Cancelled:
@@ -190,31 +199,69 @@ func (l *jobLedger) reasoned(r contact.Reason, n int64) {
 	}
 }
 
+// endLoose notes the end of an update without a row. Records name the letter that
+// they repeat, so the letters of one update are known to be one, in whatever part
+// they are still there.
 func (l *jobLedger) endLoose(e jobEnd, r jobEnding) {
 	switch {
 	case r.letter > 0:
-		reason, dead := l.dead[r.letter]
 		l.endPlace(e) // its own record may have gone with the letter
-		if l.again[r.letter] {
-			return
+		of := l.looseOf(r.letter)
+		if r.again > 0 {
+			l.sentAgain(r.again, of)
 		}
-		if dead {
-			l.revive(r.letter, reason)
+		if !l.again[r.letter] {
+			l.setLoose(of, r)
 		}
-	case r.again > 0 && r.outcome == contact.Cancelled:
-		return
+	case r.again > 0 && r.outcome == contact.Cancelled: // the letter was given back
 	case r.again > 0:
+		of := l.looseOf(r.again)
 		l.again[r.again] = true
-		if reason, dead := l.dead[r.again]; dead {
-			l.revive(r.again, reason)
-		}
+		l.setLoose(of, r)
 	default:
 		l.endPlace(e)
+		l.setLoose(&looseEnd{}, r)
 	}
-	l.count[r.outcome]++
+}
+
+// looseOf is the update that a letter belongs to.
+func (l *jobLedger) looseOf(letter uint64) *looseEnd {
+	of := l.loosely[letter]
+	if of == nil {
+		of = &looseEnd{}
+	}
+	for of.into != nil {
+		of = of.into
+	}
+	l.loosely[letter] = of
+	return of
+}
+
+// sentAgain says that a letter was sent again and became what of stands for.
+func (l *jobLedger) sentAgain(letter uint64, of *looseEnd) {
+	l.again[letter] = true
+	if was := l.looseOf(letter); was != of {
+		l.countLoose(was, -1)
+		was.into = of
+	}
+}
+
+func (l *jobLedger) setLoose(of *looseEnd, r jobEnding) {
+	l.countLoose(of, -1)
+	of.outcome, of.reason = r.outcome, r.reason
+	l.countLoose(of, 1)
 	if r.outcome == contact.Dead {
-		l.dead[r.seq] = r.reason
-		l.reasoned(r.reason, 1)
+		l.loosely[r.seq] = of
+	}
+}
+
+func (l *jobLedger) countLoose(of *looseEnd, n int64) {
+	if of.outcome == contact.Pending {
+		return
+	}
+	l.count[of.outcome] += n
+	if of.outcome == contact.Dead {
+		l.reasoned(of.reason, n)
 	}
 }
 
@@ -227,13 +274,6 @@ func (l *jobLedger) endPlace(e jobEnd) {
 	} else if e.seq > lo.scanned {
 		lo.ended[e.seq] = true
 	}
-}
-
-// revive takes a letter off the count, since something newer stands for it.
-func (l *jobLedger) revive(letter uint64, reason contact.Reason) {
-	delete(l.dead, letter)
-	l.count[contact.Dead]--
-	l.reasoned(reason, -1)
 }
 
 // row is what is known of one row.

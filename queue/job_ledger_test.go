@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -41,6 +42,7 @@ func checkJobLedger(t *rapid.T) {
 	}
 	var events []*ledgerEvent
 	byRecord := map[uint64]*ledgerEvent{}
+	repeats := map[uint64]uint64{} // a letter: the one before it
 	seq := uint64(0)
 	tell := func(r *rowModel, e jobEnding) uint64 {
 		seq++
@@ -85,7 +87,7 @@ func checkJobLedger(t *rapid.T) {
 			r.gone = append(r.gone, r.letter)
 			r.outcome = o
 			if o == contact.Dead {
-				r.letter = n
+				repeats[n], r.letter = r.letter, n
 			}
 		},
 		"remove what was sent again": func(t *rapid.T) {
@@ -93,9 +95,10 @@ func checkJobLedger(t *rapid.T) {
 			if len(r.gone) == 0 {
 				t.Skip()
 			}
-			l := r.gone[0]
-			r.gone = r.gone[1:]
-			tell(r, jobEnding{outcome: contact.Discarded, reason: contact.Invalid, letter: l})
+			i := rapid.IntRange(0, len(r.gone)-1).Draw(t, "which")
+			l := r.gone[i]
+			r.gone = slices.Delete(r.gone, i, i+1)
+			tell(r, jobEnding{outcome: contact.Discarded, reason: contact.Invalid, letter: l, again: repeats[l]})
 			remove(l)
 		},
 		"discard": func(t *rapid.T) {
@@ -104,7 +107,7 @@ func checkJobLedger(t *rapid.T) {
 				t.Skip()
 			}
 			r.outcome = contact.Discarded
-			tell(r, jobEnding{outcome: contact.Discarded, reason: contact.Invalid, letter: r.letter})
+			tell(r, jobEnding{outcome: contact.Discarded, reason: contact.Invalid, letter: r.letter, again: repeats[r.letter]})
 			remove(r.letter)
 		},
 		"": func(t *rapid.T) {

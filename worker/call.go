@@ -57,10 +57,10 @@ func (l *Lane) ripen(work context.Context, now time.Time) {
 		l.obey(o)
 	}
 	l.recall(work, now)
-	l.repairsDue(now)
 	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
 		l.endHold(now, "the time it asked for is over")
 	}
+	l.repairsDue(now)
 	if l.hold != nil && l.hold.Reason == HoldCredentials && l.probing == nil && !l.reading && l.o.SecretChanged != nil && l.o.SecretChanged() {
 		l.hold.NextProbe = now
 	}
@@ -90,7 +90,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 			return waiting{what: "the next probe", until: l.nextLook(now, at)}
 		}
 	}
-	if l.ready.len() == 0 && (len(l.repairs) == 0 || !l.mayRepair()) {
+	if l.ready.len() == 0 && (len(l.repairs) == 0 || !l.mayRepair(now)) {
 		if len(l.retries) > 0 {
 			return waiting{what: "the next retry", until: l.retries[0].due}
 		}
@@ -150,7 +150,7 @@ func (l *Lane) start(work context.Context, now time.Time) {
 		l.readProbe(work, now)
 		return
 	}
-	if len(l.repairs) > 0 && l.mayRepair() {
+	if len(l.repairs) > 0 && l.mayRepair(now) {
 		l.repair(work, now)
 		return
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,7 +61,8 @@ func (l *Lane) unpark(s *slot) {
 // updates the cancelled ones end when their turn comes: an update ends after
 // those before it. A contact that waits for a retry is set aside when that comes.
 func (l *Lane) sweep(work context.Context) {
-	for _, s := range l.slots {
+	for _, id := range slices.Sorted(maps.Keys(l.slots)) { // in one order, so that a seed repeats it
+		s := l.slots[id]
 		if l.draining || s.take != nil && !s.take.untouched() {
 			continue
 		}

@@ -17,7 +17,7 @@ import (
 // crmModel is a CRM: contacts with fields, and a plan of what goes wrong. It
 // writes down every request and checks what a lane owes every CRM.
 type crmModel struct {
-	t *testing.T
+	t testing.TB
 	q *queueModel
 
 	mu       sync.Mutex
@@ -69,7 +69,7 @@ type fate struct {
 
 var fine = fate{answer: crm.Answer{Verdict: contact.VerdictApplied, Status: 200, Wrote: true}, latency: 50 * time.Millisecond}
 
-func newCRMModel(t *testing.T, q *queueModel) *crmModel {
+func newCRMModel(t testing.TB, q *queueModel) *crmModel {
 	return &crmModel{t: t, q: q, contacts: map[string]*crmContact{}, mails: map[int]int{}, unsure: map[string]bool{}, plan: func(*crmCall) fate { return fine }}
 }
 

@@ -18,7 +18,7 @@ var testRules = contact.Rules{Deep: []string{"addr"}, SideEffects: []string{"mai
 
 // world is a queue, a CRM and the options of the lanes between them.
 type world struct {
-	t *testing.T
+	t testing.TB
 	q *queueModel
 	m *crmModel
 	o Options
@@ -26,7 +26,7 @@ type world struct {
 	lanes []*running
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	q := newQueueModel(t)
 	m := newCRMModel(t, q)
 	return &world{t: t, q: q, m: m, o: Options{

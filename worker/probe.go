@@ -47,7 +47,12 @@ func (l *Lane) readProbe(work context.Context, now time.Time) {
 	if !l.budget.try(now) { // a call in flight was quicker
 		return
 	}
-	key := l.ready.any(l.rng.IntN).key
+	var key contact.Key
+	if s := l.ready.any(l.rng.IntN); s != nil {
+		key = s.key
+	} else {
+		key = l.repairs[0].key // nothing else is there
+	}
 	l.reading, l.readOf = true, key.ID
 	l.calling++
 	l.hold.tried(now)

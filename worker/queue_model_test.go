@@ -21,7 +21,7 @@ var errLost = errors.New("the target has another owner")
 // and fences that last, one owner at a time. It checks what a lane promises in
 // turn.
 type queueModel struct {
-	t *testing.T
+	t testing.TB
 
 	mu       sync.Mutex
 	streams  [contact.Classes][]*stored
@@ -33,6 +33,7 @@ type queueModel struct {
 	now      *session
 	lease    time.Duration
 	delay    time.Duration // what storing takes
+	reading  time.Duration // what handing out an update takes
 	down     bool          // nothing is stored, settlements wait
 	cut      int           // settlements that the end of an ownership cut off
 	window   int           // of the lanes, where it is checked
@@ -57,7 +58,7 @@ type storedContact struct {
 	settling bool
 }
 
-func newQueueModel(t *testing.T) *queueModel {
+func newQueueModel(t testing.TB) *queueModel {
 	return &queueModel{t: t, contacts: map[string]*storedContact{}, news: make(chan struct{}), lease: time.Hour}
 }
 
@@ -240,6 +241,9 @@ func (s *session) Next(ctx context.Context, c contact.Class) (contact.Delivery, 
 	for {
 		if s.isLost() {
 			return contact.Delivery{}, errLost
+		}
+		if !pause(ctx, s.q.reading) {
+			return contact.Delivery{}, ctx.Err()
 		}
 		d, news, ok := s.take(c)
 		if ok {

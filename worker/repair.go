@@ -18,7 +18,7 @@ const DefaultLate = 2 * time.Minute
 const (
 	repairFirst = 15 * time.Second
 	repairEvery = 45 * time.Second
-	repairAgain = 5 * time.Second // after one that failed
+	repairSoon  = 5 * time.Second // after one that failed
 )
 
 // doubt is a contact that requests may still reach of which nobody waits for the
@@ -140,16 +140,22 @@ func overlap(p, q string) bool {
 	return p == q || strings.HasPrefix(q, p+".") || strings.HasPrefix(p, q+".")
 }
 
-// repairsDue lines up the contacts whose repair is due, and notes when the next
-// will be. A lane that holds repairs nothing: whoever answers then is asked by
-// probes.
+// repairsDue lines up the contacts whose repair is due, and notes when to look
+// again.
 func (l *Lane) repairsDue(now time.Time) {
 	l.nextRepair = time.Time{}
 	l.contested = slices.DeleteFunc(l.contested, func(d *doubt) bool { return d.due.IsZero() })
 	if len(l.contested) == 0 && len(l.doubts) > 0 && l.doubtsEnd.Before(now) {
 		clear(l.doubts)
 	}
-	if !l.mayRepair() {
+	if !l.mayRepair(now) {
+		if h := l.hold; h != nil && len(l.contested) > 0 {
+			for _, at := range []time.Time{h.Until, h.NextProbe} {
+				if at.After(now) {
+					l.nextRepair = at
+				}
+			}
+		}
 		return
 	}
 	for _, d := range l.contested {
@@ -167,8 +173,14 @@ func (l *Lane) repairsDue(now time.Time) {
 	}
 }
 
-func (l *Lane) mayRepair() bool {
-	return l.hold == nil && !l.operator.Hold && !l.draining && l.open
+// mayRepair says whether a repair may be made now. Where the lane holds it is made
+// as a probe, and only where nothing else is there that could be one.
+func (l *Lane) mayRepair(now time.Time) bool {
+	if l.operator.Hold || l.draining || !l.open {
+		return false
+	}
+	h := l.hold
+	return h == nil || h.Probes() && l.probing == nil && !l.reading && !h.NextProbe.After(now) && l.ready.len()+len(l.retries) == 0
 }
 
 // repair puts on top again what was last written to the contact that is first in
@@ -194,6 +206,12 @@ func (l *Lane) repair(work context.Context, now time.Time) {
 	l.callNo++
 	l.stats.Calls++
 	l.stats.Repairs++
+	if l.hold != nil {
+		l.probing = s
+		if !l.hold.trial {
+			l.hold.tried(now)
+		}
+	}
 	change := contact.Change{Contact: s.key, Fields: d.wrote, Repair: true}
 	go l.guarded(s.key, now, s, func(r *result) {
 		r.repair = true
@@ -205,6 +223,9 @@ func (l *Lane) repair(work context.Context, now time.Time) {
 func (l *Lane) repaired(r result) {
 	now, s, a := r.ended, r.slot, r.ans
 	l.calling--
+	if l.probing == s {
+		l.probing = nil
+	}
 	l.goBack(s, now)
 	d := l.doubts[s.key.ID]
 	if r.cut != nil {
@@ -216,19 +237,17 @@ func (l *Lane) repaired(r result) {
 	case a.Verdict.Success():
 		l.alive(now, a.Wrote)
 		if a.Wrote {
+			l.calm()
 			l.o.Log.Info().Str("target", l.o.Target).Str("contact", s.key.ID).
 				Msg("a request that was given up may have come late: what was written since was put on top again")
 		}
-		if left := d.until().Sub(now); left > 0 {
-			d.due = now.Add(min(repairEvery, left+repairAgain))
-			return
-		}
-		d.due = time.Time{}
-		delete(l.doubts, s.key.ID)
-	case a.Verdict.Permanent():
+		l.repairAgain(d, now)
+	case a.Verdict == contact.VerdictMissing:
 		l.alive(now, false)
-		d.due = time.Time{} // the contact is gone, or takes this no longer
-		delete(l.doubts, s.key.ID)
+		l.repairNoMore(d)
+	case a.Verdict == contact.VerdictInvalid:
+		l.alive(now, false)
+		l.repairAgain(d, now) // what it took before it may take again
 	case a.Verdict == contact.VerdictThrottled:
 		l.throttledBy(r)
 	case a.Verdict == contact.VerdictUnauthorized || a.Verdict == contact.VerdictForbidden:
@@ -239,8 +258,25 @@ func (l *Lane) repaired(r result) {
 				l.beginOutage(now, a)
 			}
 		}
-		d.due = now.Add(max(repairAgain, a.Wait))
+		l.nextProbe(now, a)
+		d.due = now.Add(max(repairSoon, a.Wait))
 	}
+}
+
+// repairAgain sets the time of the next repair, the last one behind when nothing
+// can come late any more.
+func (l *Lane) repairAgain(d *doubt, now time.Time) {
+	left := d.until().Sub(now)
+	if left <= 0 {
+		l.repairNoMore(d)
+		return
+	}
+	d.due = now.Add(min(repairEvery, left+repairSoon))
+}
+
+func (l *Lane) repairNoMore(d *doubt) {
+	d.due = time.Time{}
+	delete(l.doubts, d.key.ID)
 }
 
 // goBack gives a slot whose turn a repair took what it had before.

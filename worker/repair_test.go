@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -37,6 +38,61 @@ func (w *world) mended(most time.Duration) {
 	}
 	if o := w.m.over[0]; !o.late || o.mended.IsZero() || o.mended.Sub(o.at) > most {
 		w.t.Errorf("it stood from %s to %s, %s is allowed", o.at.Format(time.StampMilli), o.mended.Format(time.StampMilli), most)
+	}
+}
+
+// Whatever becomes of the first repairs, one comes in time, though nothing else
+// happens in the lane any more.
+func TestRepairIsTriedAgain(t *testing.T) {
+	throttled := fails(contact.VerdictThrottled, 429)
+	throttled.answer.Wait = 7 * time.Second
+	refused := fails(contact.VerdictInvalid, 409)
+	refused.answer.Reason = contact.Invalid
+	down := fails(contact.VerdictTransient, 503)
+	down.answer.Incident = true
+	for name, f := range map[string]fate{
+		"throttled": throttled, "refused": refused, "down": down,
+		"unauthorized": fails(contact.VerdictUnauthorized, 401), "500": fails(contact.VerdictTransient, 500),
+	} {
+		for _, reads := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " reads ", reads), func(t *testing.T) {
+				inBubble(t, func(w *world) {
+					born := time.Now()
+					w.m.plan = func(c *crmCall) fate {
+						switch {
+						case c.n == 0:
+							return landing(100 * time.Second)
+						case c.change.Repair && time.Since(born) < 45*time.Second:
+							return f
+						}
+						return fine
+					}
+					if reads {
+						w.o.Sender = prober{crmModel: w.m, reads: new([]time.Time), read: func() crm.Answer {
+							if time.Since(born) < 45*time.Second {
+								return f.answer
+							}
+							return crm.Answer{Verdict: contact.VerdictUnchanged, Status: 200, Requests: 1}
+						}}
+					}
+					w.o.OutageAfter = 3
+					w.o.Retry = Retry{Base: time.Millisecond}
+					w.q.publish("c1", contact.Live, "a")
+					r := w.start()
+					time.Sleep(170 * time.Millisecond)
+					w.q.publish("c1", contact.Live, "a")
+					time.Sleep(5 * time.Minute)
+					w.mended(time.Minute)
+					if st := r.status(); st.Hold != nil {
+						t.Errorf("it still holds: %+v", st.Hold)
+					}
+					if n := len(w.m.callsOf("c1")); n > 20 {
+						t.Errorf("%d calls", n)
+					}
+					r.end()
+				})
+			})
+		}
 	}
 }
 

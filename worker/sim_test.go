@@ -223,6 +223,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 	o.OnSettled = s.onSettled
 	s.w.q.lease = time.Minute
 	s.w.q.delay = time.Duration(r.IntN(3000)) * time.Millisecond
+	if chance(0.4) {
+		s.w.q.reading = time.Duration(r.IntN(200)) * time.Millisecond
+	}
 	s.w.q.window = o.withDefaults().Window
 	s.narrow = o.Window+o.WindowBytes > 0
 	s.w.m.plan = s.plan

@@ -45,7 +45,7 @@ func (w *world) dead() (n int) {
 	return n
 }
 
-func wantHold(t *testing.T, st Status, reason HoldReason) *Hold {
+func wantHold(t testing.TB, st Status, reason HoldReason) *Hold {
 	t.Helper()
 	if st.Hold == nil || st.Hold.Reason != reason {
 		t.Fatalf("hold %+v, want %s", st.Hold, reason)
@@ -326,7 +326,7 @@ func TestStormOutlivesTheLane(t *testing.T) {
 	}
 }
 
-func roundTrip(t *testing.T, st Status) (out Status) {
+func roundTrip(t testing.TB, st Status) (out Status) {
 	t.Helper()
 	b, err := json.Marshal(st)
 	if err == nil {

@@ -51,6 +51,40 @@ func TestThrottled(t *testing.T) {
 	})
 }
 
+// An answer that asks for a pause asks everybody for it, even where it does not
+// settle its own change, as a refused read-back; unless one contact alone fails.
+func TestWaitIsForEverybody(t *testing.T) {
+	for _, c := range []struct {
+		verdict contact.Verdict
+		all     bool
+	}{{contact.VerdictUnknown, true}, {contact.VerdictApplied, true}, {contact.VerdictTransient, false}} {
+		t.Run(c.verdict.String(), func(t *testing.T) {
+			inBubble(t, func(w *world) {
+				w.o.Quota = Quota{Rate: 100, Burst: 10, Concurrency: 1}
+				asked := false
+				w.m.plan = func(*crmCall) fate {
+					if asked {
+						return fine
+					}
+					asked = true
+					f := fails(c.verdict, 429)
+					f.answer.Wait = time.Minute
+					return f
+				}
+				w.q.publish("first", contact.Live, "a")
+				r := w.start()
+				time.Sleep(time.Second)
+				w.q.publish("second", contact.Live, "a")
+				time.Sleep(58 * time.Second)
+				if n := len(w.m.callsOf("second")); (n == 0) != c.all {
+					t.Errorf("%d calls of another contact while the CRM wanted a pause", n)
+				}
+				r.settleAll(time.Hour)
+			})
+		})
+	}
+}
+
 // Refusals that name no time: the waits grow, the rate falls and climbs back.
 func TestThrottledWithoutATime(t *testing.T) {
 	inBubble(t, func(w *world) {

@@ -25,8 +25,9 @@ var arrows = map[string][]string{
 	"cmd/crmsync": {"app", "emulator"},
 	"deploy":      {},
 
-	"history":       {},
-	"history/judge": {"history"},
+	"history":         {},
+	"history/judge":   {"history"},
+	"history/planted": {},
 }
 
 // natsImporters may import the NATS client or server.
