@@ -334,7 +334,7 @@ type turn struct {
 // settling is how much of the beginning of a turn belongs to neither.
 const settling = 500 * time.Millisecond
 
-// byTurns redrives all there is, with a rest after every five seconds.
+// byTurns redrives all there is, five seconds at a time with a rest behind each.
 func (c *crowd) byTurns() (o Operation, turns []turn) {
 	ctx := c.t.Context()
 	o, err := c.a.StartRedrive(ctx, ann, Redrive{Filter: DeadFilter{Target: "shop"}})
@@ -351,11 +351,15 @@ func (c *crowd) byTurns() (o Operation, turns []turn) {
 	}()
 	for redrives := true; ; redrives = !redrives {
 		t := turn{from: time.Now().Add(settling), redrives: redrives}
+		long := 5 * time.Second
+		if !redrives {
+			long = 3 * time.Second
+		}
 		over := false
 		select {
 		case <-done:
 			over = true
-		case <-time.After(5 * time.Second):
+		case <-time.After(long):
 		}
 		t.to = time.Now()
 		turns = append(turns, t)
