@@ -45,7 +45,7 @@ sim: ## longer simulations: the lane, whole workers, the queue (SEEDS=2000)
 	go test -run '^TestPlans$$' ./worker -rapid.checks=$$(( $(SEEDS) * 20 )) -timeout 0
 	go test -run '^TestSimulation$$' ./worker -sim.seeds=$(SEEDS) -timeout 0 -v
 	go test -run '^TestHiddenLimits$$' ./worker -quota.all -timeout 0
-	GOMAXPROCS=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
+	GODEBUG=asyncpreemptoff=1 go test -run '^TestSimulation$$' ./app -sim.seeds=$$(( $(SEEDS) / 20 + 1 )) -timeout 0 -v
 	go test -run '^TestSimulation$$' ./queue -sim.seeds=$$(( $(SEEDS) / 50 + 1 )) -timeout 0 -v
 
 sim-night: ## whole workers, simulated for HOURS (100) on every core
@@ -67,6 +67,9 @@ judge: ## what a history says of the promises (HISTORY=file.jsonl)
 kills: ## kill -9 of real workers, long form (KILLS=200)
 	go test -run '^TestKill' ./cmd/crmsync -kills=$(or $(KILLS),200) -timeout 0 -v
 
+faults: ## every fault with real processes, long form, and a table at the end (ROUNDS=40)
+	go test -run '^Test(Fault|Kill)' ./cmd/crmsync -faults=$(or $(ROUNDS),40) -kills=$(or $(ROUNDS),40) -timeout 0 -v
+
 night: ## 200,000 rows at two quotas, with kill -9 on the way (ROWS=200000)
 	go test -run '^TestNight$$' ./cmd/crmsync -night.rows=$(or $(ROWS),200000) -test.parallel 1 -timeout 0 -v
 
@@ -80,4 +83,4 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 clean: ## remove what was built
 	rm -rf bin dist
 
-.PHONY: help run demo build test race check lint fmt bench sim sim-night planted judge kills night fuzz clean
+.PHONY: help run demo build test race check lint fmt bench sim sim-night planted judge kills faults night fuzz clean

@@ -27,8 +27,12 @@ import (
 // NATS's own port, so that any NATS client finds it.
 const DefaultPort = 4222
 
-// AnyPort lets the embedded server take any free port.
-const AnyPort = -1
+// AnyPort lets the embedded server take any free port, NoPort lets it listen on
+// none.
+const (
+	AnyPort = -1
+	NoPort  = -2
+)
 
 // urlFile in the data folder says where the embedded server that holds the
 // folder listens.
@@ -41,9 +45,13 @@ type Options struct {
 	// configuration names no other. Without it the process connects to the
 	// one that another process hosts.
 	Host bool
-	// Port of that embedded server: 0 is [DefaultPort], [AnyPort] any.
+	// Port of that embedded server: 0 is [DefaultPort], [AnyPort] any, [NoPort]
+	// none.
 	Port int
-	Log  zerolog.Logger
+	// AcceptLoss opens a store of which something is missing; see
+	// [App.AcceptLosses].
+	AcceptLoss bool
+	Log        zerolog.Logger
 
 	seams seams
 }
@@ -76,6 +84,8 @@ type App struct {
 	orders map[string]worker.Orders // by target, or as sharedName says
 	groups map[string]*group        // by name; shared quotas that were used here
 	meters *meters
+
+	durable durable
 }
 
 // Open connects to the queue, or starts it. The error wraps
@@ -93,7 +103,7 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (*App, error) {
 		return nil, a.explain(err)
 	}
 	a.onClose(a.q.Close)
-	if qo.Embedded != nil {
+	if qo.Embedded != nil && qo.Embedded.Port != NoPort {
 		if err := a.publishURL(); err != nil {
 			return nil, errors.Join(err, a.Close())
 		}
@@ -140,7 +150,10 @@ func (a *App) queueOptions() (queue.Options, error) {
 		if port == 0 {
 			port = DefaultPort
 		}
-		o.Embedded = &queue.Embedded{Dir: filepath.Join(a.cfg.Data, "nats"), Host: "127.0.0.1", Port: port}
+		o.Embedded = &queue.Embedded{
+			Dir: filepath.Join(a.cfg.Data, "nats"), Host: "127.0.0.1", Port: port,
+			MinFree: a.cfg.Store.MinFree, MinFreeShare: a.cfg.Store.MinFreeShare, AcceptLoss: a.o.AcceptLoss,
+		}
 		return o, nil
 	}
 	o.URL = a.hostedURL()

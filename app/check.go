@@ -16,6 +16,7 @@ import (
 type Finding struct {
 	What string `json:"what"`
 	OK   bool   `json:"ok"`
+	Warn bool   `json:"warn,omitempty"` // it works, and should be looked at
 	Note string `json:"note,omitempty"` // what was found, or what is wrong and what to do
 }
 
@@ -55,11 +56,12 @@ func CheckConfig(cfg *config.Config) []Finding {
 // streams, and that each target which has them has an owner that is not held.
 func (a *App) CheckQueue(ctx context.Context) []Finding {
 	ready := Finding{What: "nats", OK: true, Note: a.q.URL()}
+	out := a.checkStore(ctx)
 	if err := a.q.Ready(ctx); err != nil {
 		ready.OK, ready.Note = false, err.Error()
-		return []Finding{ready}
+		return append([]Finding{ready}, out...)
 	}
-	out := []Finding{ready}
+	out = append([]Finding{ready}, out...)
 	st, err := a.Status(ctx)
 	if err != nil {
 		return append(out, Finding{What: "status", Note: err.Error()})
@@ -87,6 +89,23 @@ func (a *App) CheckQueue(ctx context.Context) []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// checkStore says what is known of the store's health and of its durability.
+func (a *App) checkStore(ctx context.Context) []Finding {
+	var out []Finding
+	if h, ok, err := a.q.Health(ctx); err == nil && ok {
+		out = append(out, Finding{What: "store", OK: h.OK(), Note: h.Text})
+	}
+	if n, clustered, err := a.q.Replicas(ctx); err == nil && clustered && n > 0 {
+		f := Finding{What: "replicas", OK: true, Note: fmt.Sprintf("each stream is kept on %d servers", n)}
+		if n < 3 {
+			f.Warn, f.Note = true, "each stream is kept on one server of the cluster: what that one holds stands still, or is lost, with it. Stop the workers and raise the replicas of all streams (nats stream edit --replicas 3)"
+		}
+		out = append(out, f)
+	}
+	d := a.Durability(ctx)
+	return append(out, Finding{What: "durability", OK: true, Warn: !d.OK(), Note: d.Text})
 }
 
 // CheckHealth asks a running worker's own health endpoint.

@@ -14,6 +14,11 @@ var (
 	ErrUnreachable = queue.ErrUnreachable
 	// ErrLocked is wrapped where another process serves the same data folder.
 	ErrLocked = queue.ErrLocked
+	// ErrDataGone is wrapped where the store does not hold what it must.
+	ErrDataGone = queue.ErrDataGone
+	// ErrNoSpace is wrapped where an update is not taken because the store's
+	// disk is nearly full.
+	ErrNoSpace = queue.ErrNoSpace
 )
 
 // LoadConfig reads the configuration: the file at path (none where it is

@@ -76,6 +76,9 @@ var (
 	descETA      = prometheus.NewDesc("crmsync_eta_seconds", "Time until the target's queue will be empty; absent where that cannot be foretold.", []string{"target"}, nil)
 )
 
+// scrapeWait bounds what a scrape asks of the queue.
+const scrapeWait = 5 * time.Second
+
 // laneCollector reads this process's lanes, and the queue.
 type laneCollector struct{ a *App }
 
@@ -90,7 +93,7 @@ func (c laneCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeWait)
 	defer cancel()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -140,6 +143,6 @@ func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 // Metrics serves this process's metrics in Prometheus' text format.
 func (a *App) Metrics() http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(laneCollector{a}, keptCollector{a})
+	reg.MustRegister(laneCollector{a}, keptCollector{a}, storeCollector{a})
 	return promhttp.HandlerFor(prometheus.Gatherers{a.meters.reg, reg}, promhttp.HandlerOpts{})
 }

@@ -204,6 +204,9 @@ func isTaken(err error) error {
 	if errors.Is(err, queue.ErrInHand) || errors.Is(err, queue.ErrChanged) {
 		return fmt.Errorf("%w: %w", console.ErrTaken, err)
 	}
+	if errors.Is(err, queue.ErrNoSpace) {
+		return fmt.Errorf("%w: %w", console.ErrBusy, err)
+	}
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 	o := console.Options{
 		Version: a.o.Version,
 		Ready:   a.Ready,
+		Note:    a.notes,
 		Status:  func(ctx context.Context) (any, error) { return a.Status(ctx) },
 		Dead:    a.newestDead,
 		Groups:  a.consoleGroups,
@@ -46,6 +48,18 @@ func (a *App) Serve(ctx context.Context) (addr string, wait func() error, err er
 		running.Wait()
 		return err
 	}, nil
+}
+
+// notes are what should be looked at though work can be done.
+func (a *App) notes(ctx context.Context) string {
+	var parts []string
+	if h, ok, err := a.q.Health(ctx); err == nil && ok && !h.OK() {
+		parts = append(parts, h.Text)
+	}
+	if d := a.Durability(ctx); !d.OK() {
+		parts = append(parts, "not durable: "+d.Text)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // steering carries out what the console's buttons say.

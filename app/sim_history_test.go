@@ -49,6 +49,11 @@ func (s *simSource) Next(ctx context.Context, class contact.Class) (contact.Deli
 	return d, err
 }
 
+func (s *simSource) Lease() time.Time {
+	s.p.here()
+	return s.Source.Lease()
+}
+
 func (s *simSource) Settle(ctx context.Context, st contact.Settlement) error {
 	s.p.here()
 	return s.Source.Settle(ctx, st)

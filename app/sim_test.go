@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 2, "how many seeds the simulation runs")
+	simSeeds = flag.Int("sim.seeds", simDefault(), "how many seeds the simulation runs")
 	simFirst = flag.Uint64("sim.first", 1, "the first of them")
 	simOut   = flag.String("sim.out", "", "a folder for the histories that break a promise")
 	simStop  = flag.Bool("sim.stop", false, "end with the first seed that breaks a promise")
@@ -40,6 +40,13 @@ var simCredentials = func() string {
 	})
 	return string(b)
 }()
+
+func simDefault() int {
+	if raced {
+		return 1
+	}
+	return 8
+}
 
 // simOptions is a seed spelled out.
 type simOptions struct {
@@ -217,7 +224,7 @@ func report(t *testing.T, o simOptions, r history.Report) {
 		t.Logf("%s\n%d events over %s, %d updates, %d requests", strings.SplitN(o.String(), "\n", 2)[0], r.Events, r.Span, r.Updates, r.Requests)
 		return
 	}
-	t.Errorf("%s\n%s\nto repeat it: GOMAXPROCS=1 go test ./app -run 'TestSimulation$' -sim.first=%d -sim.seeds=1", o.String(), r, o.seed)
+	t.Errorf("%s\n%s\nto repeat it: GODEBUG=asyncpreemptoff=1 go test ./app -run 'TestSimulation$' -sim.first=%d -sim.seeds=1", o.String(), r, o.seed)
 }
 
 // simulate runs one seed and judges it.
@@ -360,8 +367,8 @@ func (w *simWorld) untilQuiet(ctx context.Context) {
 
 // The same seed, the same history: what fails can be repeated.
 func TestSimulationRepeats(t *testing.T) {
-	if runtime.GOMAXPROCS(0) != 1 {
-		t.Skip("histories are equal where one thread runs: GOMAXPROCS=1 go test ./app -run TestSimulationRepeats")
+	if raced || os.Getenv("GODEBUG") != "asyncpreemptoff=1" {
+		t.Skip("histories are equal where nothing is preempted: GODEBUG=asyncpreemptoff=1 go test ./app -run TestSimulationRepeats")
 	}
 	var first []string
 	for range 3 {
@@ -394,9 +401,12 @@ func inSim(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	ats.Register() // the server's clock must not belong to the bubble
 	defer ats.Unregister()
-	if runtime.GOMAXPROCS(0) == 1 {
-		// A collection lets goroutines wait that would not have.
+	if !raced {
+		// One thread, so that a seed repeats; and a collection would let
+		// goroutines wait that would not have.
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(2 << 30))
 	}
 	// The client library pools timers; one of another bubble would be fatal. Two
 	// collections empty a pool.

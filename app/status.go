@@ -21,12 +21,15 @@ type Status struct {
 	Sessions []string       `json:"sessions"` // worker processes: host/pid
 	Targets  []TargetStatus `json:"targets"`
 	Kept     *Kept          `json:"dead_letters,omitempty"` // nil: no limit is set for dead letters
+	Store    *StoreHealth   `json:"store,omitempty"`        // nil: nobody looks after it
 }
 
 // NATSStatus is where the queue is.
 type NATSStatus struct {
 	URL      string `json:"url"`
 	Embedded bool   `json:"embedded"` // this process serves it
+	// Durability says whether what it confirms survives a power cut.
+	Durability Durability `json:"durability"`
 }
 
 // TargetStatus is one target: its lane, its queue and its dead letters.
@@ -61,7 +64,10 @@ func (a *App) Status(ctx context.Context) (Status, error) {
 	now := time.Now()
 	out := Status{
 		Version: a.o.Version, At: now,
-		NATS: NATSStatus{URL: a.q.URL(), Embedded: a.o.Host && a.cfg.NATS.Embedded()},
+		NATS: NATSStatus{URL: a.q.URL(), Embedded: a.o.Host && a.cfg.NATS.Embedded(), Durability: a.Durability(ctx)},
+	}
+	if h, ok, err := a.q.Health(ctx); err == nil && ok {
+		out.Store = &h
 	}
 	sessions, err := a.q.Sessions(ctx)
 	if err != nil {

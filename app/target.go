@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"crmsync/config"
 	"crmsync/contact"
@@ -26,6 +27,7 @@ type client interface {
 	Suggest(s crm.Symptom) string
 	Compare(ctx context.Context, spend crm.Spend, ch *contact.Change) ([]crm.Difference, crm.Answer)
 	Explain(ctx context.Context, spend crm.Spend, why contact.Reason, ch *contact.Change) (string, crm.Answer)
+	Within(lease func() time.Time)
 	CloseIdle()
 }
 

@@ -77,6 +77,9 @@ func (a *App) Work(ctx, work context.Context) error {
 	if err := a.checkLease(ctx); err != nil {
 		return err
 	}
+	if d := a.Durability(ctx); !d.OK() {
+		a.o.Log.Warn().Str("durability", d.State).Msg(d.Text)
+	}
 	watching, stop := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	defer watcher.Wait()
@@ -137,6 +140,7 @@ func (a *App) runLane(ctx, work context.Context, s *queue.Source, c client) {
 	defer leave()
 	quota := quotaOf(t.Quota)
 	quota.Durable = true // see report
+	c.Within(s.Lease)
 	source := worker.Source(s)
 	if a.o.seams.source != nil {
 		source = a.o.seams.source(name, s)

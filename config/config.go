@@ -56,6 +56,8 @@ type Config struct {
 	// Data is the folder of the embedded server's store: absolute, or relative
 	// to the working directory.
 	Data string
+	// Store says how the embedded server's store is kept.
+	Store Store
 	// HTTP says where console, API, metrics and health are served.
 	HTTP HTTP
 	// Log says what is logged and how.
@@ -107,6 +109,27 @@ type NATS struct {
 	// Replicas is how many servers keep each stream: 1, 3 or 5, or 0 to follow
 	// the size of the cluster.
 	Replicas int
+	// Durability is DurabilityAuto, DurabilityAlways or DurabilityRelaxed.
+	Durability string
+	// Monitor are the addresses, http or https, at which the servers say how
+	// they are; without a slash at the end.
+	Monitor []string
+}
+
+// What is known of whether the servers sync each write before they confirm it.
+const (
+	DurabilityAuto    = "auto"    // nothing; NATS.Monitor may prove it
+	DurabilityAlways  = "always"  // the operator vouches for it
+	DurabilityRelaxed = "relaxed" // they need not, and the operator knows what that means
+)
+
+// Store says how the embedded server's store is kept.
+type Store struct {
+	// MinFree is the free space of its disk, in bytes, below which updates are
+	// not taken; below 0 there is no such bound. MinFreeShare is the same as a
+	// share of the disk. With both 0 it is the queue's default.
+	MinFree      int64
+	MinFreeShare float64
 }
 
 // Embedded reports whether the process is to start its own NATS server.

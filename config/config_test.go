@@ -87,7 +87,10 @@ nats:
   inbox_prefix: _INBOX.x
   lease: 1m
   replicas: 3
+  durability: relaxed
+  monitor: [http://a:8222/, "https://b"]
 data: store
+store: {min_free: 12.5%}
 http: {listen: "0.0.0.0:80", token_file: tok}
 log: {level: debug, format: json}
 drain_timeout: 1m30s
@@ -115,12 +118,18 @@ quotas:
 `, []string{"PW=x", "TOK=y"})
 	n, o, s := c.NATS, c.Targets["office"], c.Targets["shop"]
 	n.Password = Secret{}
-	if n != (NATS{"nats://a:4222,tls://b", "prod", "n.creds", "/n.nk", "/home/op/c.pem", "k.pem", "ca.pem", true, "u", Secret{}, 2 * time.Second, "hub", "_INBOX.x", time.Minute, 3}) {
+	if !reflect.DeepEqual(n, NATS{
+		"nats://a:4222,tls://b", "prod", "n.creds", "/n.nk", "/home/op/c.pem", "k.pem", "ca.pem", true, "u",
+		Secret{},
+		2 * time.Second, "hub", "_INBOX.x", time.Minute, 3,
+		"relaxed",
+		[]string{"http://a:8222", "https://b"},
+	}) {
 		t.Errorf("nats: %+v", n)
 	}
-	got := fmt.Sprint(c.NATS.Password, c.Data, c.HTTP, c.Log, c.Drain, c.DeadLetters, o.URL, o.AllowInsecure, o.AllowPrivate, o.CAFile, o.Token, o.API, o.Permissions,
+	got := fmt.Sprint(c.NATS.Password, c.Data, c.Store, c.HTTP, c.Log, c.Drain, c.DeadLetters, o.URL, o.AllowInsecure, o.AllowPrivate, o.CAFile, o.Token, o.API, o.Permissions,
 		fmt.Sprintf("%v", plainQuota(o.Quota)), o.Quota.AllWindows(), o.QuotaGroup, c.Quotas, o.Retry, o.Timeout, s.URL, s.ClientID, s.PrivateKey, s.Grant, s.API) + fmt.Sprintf("%q", o.Verdicts)
-	want := "env PWstore{0.0.0.0:80 file tok}{debug json}1m30s{2160h0m0s 1610612736}http://10.0.0.5:8080/crmtruetruecaenv TOK3{[] true}" +
+	want := "env PWstore{0 0.125}{0.0.0.0:80 file tok}{debug json}1m30s{2160h0m0s 1610612736}http://10.0.0.5:8080/crmtruetruecaenv TOK3{[] true}" +
 		"{10 5 9 100 1000 5000 64 0.2}[9 per second 100 per minute 1000 per hour 5000 per day 30000 per 7d 4000 per calendar day in Europe/Berlin 900 per calendar hour in UTC]" +
 		"agency map[agency:4/s, burst 6, 800 per hour, 9 per second, 10% of it left to others]{3 2s 4s}20shttps://shop.evance.meidfile keyjwt2" + `{["a" "b, c"] ["d"] ["e"]}`
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {

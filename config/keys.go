@@ -75,9 +75,21 @@ var configKeys = slices.Concat([]key[Config]{
 		set: parsed(func(c *Config) *int { return &c.NATS.Replicas }, replicas),
 	},
 	{
+		name: "nats.durability", def: "auto", doc: "whether the servers sync each write: auto warns unless nats.monitor proves it, always vouches for it, relaxed accepts that a power cut costs updates",
+		set: parsed(func(c *Config) *string { return &c.NATS.Durability }, oneOf(DurabilityAuto, DurabilityAlways, DurabilityRelaxed)),
+	},
+	{
+		name: "nats.monitor", list: true, doc: "the servers' monitoring addresses, of each one, which say whether it syncs each write",
+		set: parsed(func(c *Config) *[]string { return &c.NATS.Monitor }, monitors),
+	},
+	{
 		name: "data", doc: "folder of the embedded server's store; $XDG_STATE_HOME/crmsync if empty",
 		set:  parsed(func(c *Config) *string { return &c.Data }, path),
 		show: func(c *Config) string { return c.Data },
+	},
+	{
+		name: "store.min_free", doc: "free space of the store's disk below which updates are not taken: a size, a share of the disk, or off; 512MiB or 10% if empty, whichever is less",
+		set: parsed(func(c *Config) *Store { return &c.Store }, minFree),
 	},
 	{
 		name: "http.listen", def: "127.0.0.1:8321", doc: "console, API, metrics and health; off for none",
@@ -202,6 +214,41 @@ func letterSize(v value) (int64, error) {
 		err = errors.New(quote(v.text) + " is less than 1MiB")
 	}
 	return n, err
+}
+
+// minFree takes a size, a share or off.
+func minFree(v value) (Store, error) {
+	switch {
+	case v.text == "off":
+		return Store{MinFree: -1}, nil
+	case strings.HasSuffix(v.text, "%"):
+		share, err := ParsePercent(v.text)
+		if err == nil && (share <= 0 || share > 0.9) {
+			err = errors.New(quote(v.text) + " is not between 0% and 90%; off for no bound")
+		}
+		return Store{MinFreeShare: share}, err
+	}
+	n, err := ParseByteSize(v.text)
+	if err != nil || n < 1<<20 {
+		return Store{}, errors.New(quote(v.text) + " is no size of 1MiB or more, no share such as 10%, and not off")
+	}
+	return Store{MinFree: n}, nil
+}
+
+// monitors takes the addresses of NATS servers' monitoring.
+func monitors(v value) ([]string, error) {
+	var out []string
+	for _, s := range v.list() {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
+			return nil, errors.New(quote(s) + " is not a monitoring address; write http://host:8222")
+		case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			return nil, errors.New("a monitoring address has no user, query or fragment; write http://host:8222")
+		}
+		out = append(out, strings.TrimSuffix(s, "/"))
+	}
+	return out, nil
 }
 
 func reserve(v value) (float64, error) {

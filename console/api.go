@@ -33,12 +33,20 @@ func (c *console) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), CallTimeout)
 	defer cancel()
 	err := c.o.Ready(ctx)
+	known, tokenErr := c.authorised(r)
+	known = known && tokenErr == nil
 	if err == nil {
-		sendText(w, http.StatusOK, "ready")
+		text := "ready"
+		if known && c.o.Note != nil {
+			if note := c.o.Note(ctx); note != "" {
+				text += ", but " + note
+			}
+		}
+		sendText(w, http.StatusOK, text)
 		return
 	}
 	text := "not ready"
-	if ok, tokenErr := c.authorised(r); ok && tokenErr == nil {
+	if known {
 		text += ": " + err.Error()
 	}
 	sendText(w, http.StatusServiceUnavailable, text)
@@ -253,6 +261,9 @@ func failed(w http.ResponseWriter, err error) {
 		notFound(w)
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrTaken):
 		problem{Status: http.StatusConflict, Detail: err.Error()}.write(w)
+	case errors.Is(err, ErrBusy):
+		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}.write(w)
 	case errors.Is(err, context.DeadlineExceeded):
 		problem{Status: http.StatusGatewayTimeout, Detail: "no answer in time: " + err.Error()}.write(w)
 	default:

@@ -235,6 +235,20 @@ func TestOtherSites(t *testing.T) {
 	}
 }
 
+// Where nothing can be taken at the moment, the caller is told when to come back.
+func TestBusy(t *testing.T) {
+	r := &recorder{}
+	o := r.options()
+	o.Steer = func(context.Context, string, Steering) error {
+		return fmt.Errorf("%w: the disk is nearly full", ErrBusy)
+	}
+	w := do(New(o), request("POST", "/api/v1/targets/office/hold", "{}"))
+	p := isProblem(t, w, http.StatusServiceUnavailable)
+	if w.Header().Get("Retry-After") != "30" || !strings.Contains(p.Detail, "nearly full") {
+		t.Errorf("%s: %s", w.Header(), p.Detail)
+	}
+}
+
 func TestBodyLimit(t *testing.T) {
 	r := &recorder{}
 	pad := func(n int) string { return strings.Repeat(" ", n-2) + "{}" }

@@ -28,6 +28,13 @@ var ErrUnknownTarget = errors.New("no such target")
 // the target is not in the state that the order is for.
 var ErrConflict = errors.New("the target is not in that state")
 
+// ErrBusy is what a function of [Options] returns, wrapped in why, where nothing can
+// be taken at the moment. The caller gets a 503 with a Retry-After.
+var ErrBusy = errors.New("try again later")
+
+// retryAfter is when.
+const retryAfter = 30 * time.Second
+
 // Options is what the console shows and steers. The functions are called
 // concurrently, with a context that ends with the request or after
 // [CallTimeout]. A nil function takes its route away (404), except for Ready.
@@ -39,6 +46,9 @@ type Options struct {
 	// nil function. The error's text goes to callers who may see the status,
 	// to others only the fact.
 	Ready func(ctx context.Context) error
+	// Note says what should be looked at though the process is ready, to callers
+	// who may see the status; "" and a nil function are nothing.
+	Note func(ctx context.Context) string
 	// Status is what /api/v1/status answers, as JSON.
 	Status func(ctx context.Context) (any, error)
 	// Dead lists dead letters, newest first, as an object with the members

@@ -334,6 +334,15 @@ func TestReady(t *testing.T) {
 	if got := plain(New(o)); got != "200 ready\n" {
 		t.Error(got)
 	}
+	o.Note = func(context.Context) string { return "not durable" }
+	guarded.Note = o.Note
+	if got := plain(New(o)); got != "200 ready, but not durable\n" {
+		t.Error(got)
+	}
+	if got := plain(New(guarded)); got != "200 ready\n" {
+		t.Error(got)
+	}
+	o.Note = nil
 	r.ready = errors.New("NATS is gone")
 	const why, bare = "503 not ready: NATS is gone\n", "503 not ready\n"
 	if got := plain(New(o)); got != why {

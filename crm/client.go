@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -75,6 +76,19 @@ type Client struct {
 	agent     string
 	hints     []HintRule
 	transport http.RoundTripper
+	lease     atomic.Pointer[func() time.Time]
+}
+
+// Within has no request sent unless its time-out ends before an instant that lease
+// tells, by the monotonic clock: until then this process alone works for the CRM. A
+// process that was stopped, for however long and wherever it was, then sends nothing
+// when it goes on. Safe for concurrent use; nil is no bound.
+func (c *Client) Within(lease func() time.Time) {
+	if lease == nil {
+		c.lease.Store(nil)
+		return
+	}
+	c.lease.Store(&lease)
 }
 
 // NewClient checks the options and returns a client. It makes no connection.
@@ -260,6 +274,9 @@ func (c *Client) Do(ctx context.Context, m *Meter, r Request) (*Reply, *Fault) {
 	began := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if deadline, _ := bounded.Deadline(); c.lease.Load() != nil && (*c.lease.Load())().Before(deadline) {
+		return nil, &Fault{Kind: FaultStopped, Detail: "not sent: this process may not work for the CRM any more when the request ends"}
+	}
 	for {
 		reply, f := c.exchange(bounded, ctx, r)
 		if f == nil || !f.stale || bounded.Err() != nil {

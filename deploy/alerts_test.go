@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"crmsync/contact"
+	"crmsync/queue"
 	"crmsync/worker"
 )
 
@@ -82,6 +83,9 @@ func TestAlerts(t *testing.T) {
 	}
 	values := map[string][]string{
 		"class": {contact.Live.String(), contact.Bulk.String()},
+	}
+	for _, s := range queue.StoreStates() {
+		values["state"] = append(values["state"], string(s))
 	}
 	for _, r := range worker.HoldReasons() {
 		values["reason"] = append(values["reason"], string(r))

@@ -117,7 +117,8 @@ func (b *Batch) hand() {
 }
 
 // Flush stores everything that was added and returns once it is durable. It tries
-// until ctx ends; after that Flush may be called again and goes on where it was.
+// until ctx ends, or the disk of the store is nearly full ([ErrNoSpace]); after that
+// Flush may be called again and goes on where it was.
 func (b *Batch) Flush(ctx context.Context) error {
 	// What ended the storing aside and can be mended is tried again now.
 	if err := b.settled(); err != nil && b.err != nil {
@@ -131,6 +132,9 @@ func (b *Batch) Flush(ctx context.Context) error {
 func (b *Batch) store(ctx context.Context) error {
 	var cause error // the last that is not the context's
 	for n := 0; len(b.msgs) > 0; n++ {
+		if err := b.q.hasRoom(ctx); err != nil {
+			return err
+		}
 		count, err := b.flushOnce(ctx)
 		b.troubled = err != nil
 		if ctx.Err() == nil || cause == nil {
@@ -181,8 +185,13 @@ func (b *Batch) Stored() (stored, duplicates int64) {
 // permanent says that the same batch would be refused for ever.
 func permanent(err error) bool {
 	e := apiErrorOf(err)
-	return e.ErrCode != 0 && e.Code >= 400 && e.Code < 500 && e.ErrCode != errBatchBusy &&
-		e.ErrCode != errBatchGone && e.ErrCode != errDuplicate || errors.Is(err, nats.ErrMaxPayload)
+	switch e.ErrCode {
+	case 0:
+		return errors.Is(err, nats.ErrMaxPayload)
+	case errBatchBusy, errBatchGone, errDuplicate:
+		return false
+	}
+	return e.Code >= 400 && e.Code < 500
 }
 
 func (b *Batch) drop(n int) {
@@ -205,6 +214,11 @@ func (b *Batch) flushOnce(ctx context.Context) (int, error) {
 	}
 	msgs := b.next()
 	ack, err := b.commit(ctx, msgs)
+	if err == nil {
+		if err := b.q.holds(); err != nil {
+			return 0, err
+		}
+	}
 	switch {
 	case err == nil && ack.Duplicate: // a single one
 		b.count(ack)

@@ -20,7 +20,7 @@ func (q *Queue) connect() error {
 	domain, prefix := o.Domain, ""
 	switch {
 	case q.srv != nil:
-		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(q.srv.server))...)
+		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(q.srv))...)
 	case o.Dial != nil:
 		q.nc, err = nats.Connect("", append(opts, nats.InProcessServer(dialer(o.Dial)))...)
 	case o.Context != "":
@@ -152,9 +152,13 @@ func (q *Queue) connOptions() []nats.Option {
 	return opts
 }
 
-// clustered says whether the server is one of at least three.
-func (q *Queue) clustered() bool {
-	return q.srv == nil && q.nc.ConnectedClusterName() != "" && len(q.nc.Servers()) >= 3
+// Servers is how many NATS servers there are, as far as the one says to which we are
+// connected.
+func (q *Queue) Servers() int {
+	if q.srv != nil {
+		return 1
+	}
+	return max(1, len(q.nc.Servers()))
 }
 
 func (q *Queue) isClosed() bool {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -18,65 +19,131 @@ import (
 
 // Embedded says how to run a NATS server inside this process. It stores each
 // write durably before it confirms it; there is no setting that weakens that.
+//
+// Beside the folder, under its name with an ending, are the high-water marks of its
+// streams, copies of their configurations, and what was damaged.
 type Embedded struct {
 	Dir  string // holds the data; created with mode 0700
 	Host string // "": 127.0.0.1. Whoever reaches it can do everything
 	Port int    // 0: 4222; -1: any free one; -2: do not listen
+
+	// MinFree is the free space of the disk, in bytes, below which updates are
+	// not taken any more; 0: the smaller of [DefaultMinFree] and a tenth of the
+	// disk; below 0: there is no such bound. MinFreeShare is the same as a share
+	// of the disk, and counts where MinFree is 0.
+	MinFree      int64
+	MinFreeShare float64
+	// AcceptLoss opens a store of which streams are gone, and forgets the losses
+	// that are noted.
+	AcceptLoss bool
+	// Look is how often the store is looked at; 0: each second.
+	Look time.Duration
 }
 
+// DefaultMinFree is the free space below which updates are not taken, in bytes, on
+// a disk of which it is less than a tenth.
+const DefaultMinFree = 512 << 20
+
 type embedded struct {
-	server *server.Server
+	conf  Embedded
+	log   zerolog.Logger
+	store *store
+	fault chan string // the server says that it cannot write any more
+
+	mu     sync.Mutex
+	server *server.Server // nil while it is down
 	lock   *lockFile
-	dir    string
+	port   int // it listens on
 	url    string
+	place  os.FileInfo     // the streams' folder, as it was when the server started
 	loaded map[string]bool // streams the server had after its start
 }
 
-const streamsDir = "jetstream/$G/streams"
+const (
+	streamsDir = "jetstream/$G/streams"
+	lockName   = "crmsync.lock"
+)
 
 func startEmbedded(ctx context.Context, e Embedded, log zerolog.Logger) (*embedded, error) {
 	if e.Dir == "" {
 		return nil, errors.New("queue: the embedded server needs a directory for its data")
 	}
+	e.Dir = filepath.Clean(e.Dir)
 	if err := os.MkdirAll(e.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("queue: data directory: %w", err)
 	}
-	lock, err := lockStore(filepath.Join(e.Dir, "crmsync.lock"))
-	if err != nil {
-		return nil, fmt.Errorf("queue: %s: %w", e.Dir, err)
+	srv := &embedded{conf: e, log: log, fault: make(chan string, 1), port: e.Port}
+	if err := srv.takeLock(); err != nil {
+		return nil, err
 	}
-	srv := &embedded{lock: lock, dir: e.Dir}
-	if err := srv.start(ctx, e, log); err != nil {
+	var err error
+	if srv.store, err = openStore(e.Dir, e.AcceptLoss, log); err == nil {
+		err = srv.start(ctx, false)
+	}
+	if err != nil {
 		srv.shutdown()
 		return nil, err
 	}
 	return srv, nil
 }
 
-func (srv *embedded) start(ctx context.Context, e Embedded, log zerolog.Logger) error {
-	mended, err := repair(filepath.Join(e.Dir, streamsDir))
+func (srv *embedded) takeLock() error {
+	lock, err := lockStore(filepath.Join(srv.conf.Dir, lockName))
 	if err != nil {
+		return fmt.Errorf("queue: %s: %w", srv.conf.Dir, err)
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.lock = lock
+	return nil
+}
+
+// start examines the store and starts the server on it. whole has all of it read.
+func (srv *embedded) start(ctx context.Context, whole bool) error {
+	if err := srv.store.examine(whole); err != nil {
 		return err
 	}
-	for _, name := range mended {
-		log.Warn().Str("path", name).Msg("checksum of the store repaired after an unclean stop")
-	}
+	e := srv.conf
+	e.Port = srv.port
 	o, err := serverOptions(e)
 	if err != nil {
 		return err
 	}
-	srv.server, err = server.NewServer(o)
+	s, err := server.NewServer(o)
 	if err != nil {
 		return fmt.Errorf("queue: embedded server: %w", err)
 	}
 	fatal := make(chan string, 1)
-	srv.server.SetLoggerV2(serverLog{log: log, fatal: fatal}, false, false, false)
-	go srv.server.Start()
+	s.SetLoggerV2(serverLog{log: srv.log, fatal: fatal, fault: srv.fault}, false, false, false)
+	srv.mu.Lock()
+	srv.server = s
+	srv.mu.Unlock()
+	go s.Start()
+	if err := awaitServer(ctx, s, fatal); err != nil {
+		return err
+	}
+	place, err := os.Stat(srv.store.streams())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("queue: embedded server: %w", err)
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.place, srv.loaded = place, nil
+	if !o.DontListen {
+		srv.url = s.ClientURL()
+		if a, ok := s.Addr().(*net.TCPAddr); ok {
+			srv.port = a.Port
+		}
+	}
+	return nil
+}
+
+func awaitServer(ctx context.Context, s *server.Server, fatal <-chan string) error {
 	wait := 30 * time.Second
 	if d, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(d))
 	}
-	for end := time.Now().Add(wait); !srv.server.ReadyForConnections(100 * time.Millisecond); {
+	for end := time.Now().Add(wait); !s.ReadyForConnections(100 * time.Millisecond); {
 		select {
 		case msg := <-fatal:
 			return fmt.Errorf("queue: embedded server: %s", msg)
@@ -88,9 +155,6 @@ func (srv *embedded) start(ctx context.Context, e Embedded, log zerolog.Logger) 
 		if time.Now().After(end) {
 			return fmt.Errorf("queue: embedded server is not ready after %s", wait)
 		}
-	}
-	if !o.DontListen {
-		srv.url = srv.server.ClientURL()
 	}
 	return nil
 }
@@ -127,21 +191,75 @@ func serverOptions(e Embedded) (*server.Options, error) {
 	return o, nil
 }
 
-func (srv *embedded) shutdown() {
-	if srv.server != nil {
-		srv.server.Shutdown()
-		srv.server.WaitForShutdown()
+// InProcessConn connects to the server that runs now, for the client library.
+func (srv *embedded) InProcessConn() (net.Conn, error) {
+	srv.mu.Lock()
+	s := srv.server
+	srv.mu.Unlock()
+	if s == nil {
+		return nil, errors.New("the embedded server is down")
 	}
-	srv.lock.release()
+	return s.InProcessConn()
+}
+
+// halt ends the server and keeps the store.
+func (srv *embedded) halt() {
+	srv.mu.Lock()
+	s := srv.server
+	srv.server = nil
+	srv.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+}
+
+func (srv *embedded) shutdown() {
+	srv.halt()
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.lock != nil {
+		srv.lock.release()
+		srv.lock = nil
+	}
+}
+
+func (srv *embedded) address() string {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.url
+}
+
+// intact is an error where the folder of the streams is not the one any more into
+// which the server writes: what it confirms then is nowhere.
+func (srv *embedded) intact() error {
+	now, err := os.Stat(srv.store.streams())
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	switch was := srv.place; {
+	case was == nil && err == nil: // the first stream has been made
+		srv.place = now
+		return nil
+	case was == nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("the store's folder cannot be seen any more: %w", err)
+	case !os.SameFile(was, now):
+		return fmt.Errorf("%s is another folder than before", srv.store.streams())
+	}
+	return nil
 }
 
 // unloaded refuses to create a stream over data that the server did not load:
 // the new stream would vanish again at the next start, with all it had taken.
 func (srv *embedded) unloaded(stream string) error {
-	if srv.loaded[stream] {
+	srv.mu.Lock()
+	loaded := srv.loaded[stream]
+	srv.mu.Unlock()
+	if loaded {
 		return nil
 	}
-	dir := filepath.Join(srv.dir, streamsDir, stream)
+	dir := filepath.Join(srv.store.streams(), stream)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -154,33 +272,35 @@ func (srv *embedded) unloaded(stream string) error {
 func (q *Queue) afterStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	q.srv.loaded = map[string]bool{}
-	names := q.js.StreamNames(ctx)
-	for n := range names.Name() {
-		q.srv.loaded[n] = true
+	states, err := q.streamStates(ctx)
+	if err != nil {
+		return err
 	}
-	if err := names.Err(); err != nil {
-		return fmt.Errorf("queue: list streams: %w", err)
+	loaded := map[string]bool{}
+	for name := range states {
+		loaded[name] = true
 	}
-	dirs, err := os.ReadDir(filepath.Join(q.srv.dir, streamsDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("queue: %w", err)
+	q.srv.mu.Lock()
+	q.srv.loaded = loaded
+	q.srv.mu.Unlock()
+	names, err := streamDirs(q.srv.store.streams())
+	if err != nil {
+		return err
 	}
-	for _, d := range dirs {
-		if !d.IsDir() || strings.HasPrefix(d.Name(), ".") {
-			continue
-		}
-		if err := q.srv.unloaded(d.Name()); err != nil {
+	for _, name := range names {
+		if err := q.srv.unloaded(name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return q.confirm(ctx, states)
 }
 
-// serverLog passes the server's warnings and errors on.
+// serverLog passes the server's warnings and errors on, and tells when the server
+// gives up a stream because it could not be written: it then takes nothing more for
+// it until it is started again, whatever becomes of the cause.
 type serverLog struct {
-	log   zerolog.Logger
-	fatal chan string
+	log          zerolog.Logger
+	fatal, fault chan string
 }
 
 func (l serverLog) Noticef(string, ...any) {}
@@ -188,16 +308,27 @@ func (l serverLog) Debugf(string, ...any)  {}
 func (l serverLog) Tracef(string, ...any)  {}
 
 func (l serverLog) Warnf(format string, a ...any) {
-	l.log.Warn().Str("component", "nats-server").Msgf(format, a...)
+	text := fmt.Sprintf(format, a...)
+	l.log.Warn().Str("component", "nats-server").Msg(text)
+	if strings.Contains(text, "disabling JetStream") {
+		tell(l.fault, text)
+	}
 }
 
 func (l serverLog) Errorf(format string, a ...any) {
-	l.log.Error().Str("component", "nats-server").Msgf(format, a...)
+	text := fmt.Sprintf(format, a...)
+	l.log.Error().Str("component", "nats-server").Msg(text)
+	if strings.Contains(strings.ToLower(text), "critical write error") || strings.Contains(text, "disabling JetStream") || strings.Contains(text, "will be DISABLED") {
+		tell(l.fault, text)
+	}
 }
 
-func (l serverLog) Fatalf(format string, a ...any) {
+func (l serverLog) Fatalf(format string, a ...any) { tell(l.fatal, fmt.Sprintf(format, a...)) }
+
+// tell leaves a text where nobody has left one.
+func tell(c chan string, text string) {
 	select {
-	case l.fatal <- fmt.Sprintf(format, a...):
+	case c <- text:
 	default:
 	}
 }

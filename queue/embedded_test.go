@@ -129,7 +129,13 @@ func TestRepairRefusesAndRemoves(t *testing.T) {
 	}
 	_ = q.Close()
 
-	// A damaged configuration over messages must not be passed over.
+	// A damaged configuration over messages, of which there is no copy, must not be
+	// passed over.
+	for _, name := range []string{configsSuffix, configsSuffix + olderSuffix} {
+		if err := os.Remove(dir + name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
 	meta := filepath.Join(streams, "CRM_OFFICE_LIVE", metaFile)
 	whole, err := os.ReadFile(meta)
 	if err != nil {

@@ -36,6 +36,7 @@ func (s *Source) take(r *reading, m inMsg) error {
 		if err := s.checkGap(r, m.seq); err != nil {
 			return err
 		}
+		s.miss(r, r.read+1, m.seq-1)
 	}
 	u := decode(m)
 	if s.forgotten(u) {
@@ -110,6 +111,34 @@ func (s *Source) checkGap(r *reading, seq uint64) error {
 		return fmt.Errorf("%w: update %d was passed over", errBroken, m.Seq)
 	}
 	return nil
+}
+
+// miss tells of updates that were removed before they were read. Nobody does that:
+// neither an owner, who purges what has ended, nor a forgetting, of which we know.
+func (s *Source) miss(r *reading, from, to uint64) {
+	k := s.q.keeper.Load()
+	if k == nil || s.anyForgotten(r.class, from) {
+		return
+	}
+	s.wg.Go(func() {
+		losses := s.q.settleSuspicions(s.ctx, []suspicion{{stream: r.stream, seqs: spans{}.add(from, to), why: lossMissing}})
+		if len(losses) > 0 && s.ctx.Err() == nil {
+			k.miss(s.ctx, losses)
+		}
+	})
+}
+
+// anyForgotten says that a contact of the target was forgotten with updates of a
+// class up to a sequence, or behind it.
+func (s *Source) anyForgotten(class contact.Class, seq uint64) bool {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	for k, upto := range s.q.gone {
+		if k.Target == s.target && upto[class] >= seq {
+			return true
+		}
+	}
+	return false
 }
 
 // decode makes an update of a message; one that is none is Bad and keeps its

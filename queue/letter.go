@@ -260,13 +260,23 @@ func (q *Queue) take(ctx context.Context, c *Claim) error {
 	if err != nil {
 		return err
 	}
-	c.rev, err = q.letters.create(ctx, c.key(), b)
-	if err == nil {
-		return nil
+	var there *Claim
+	var again error
+	for n := 0; ; n++ {
+		c.rev, err = q.letters.create(ctx, c.key(), b)
+		if err == nil {
+			return nil
+		}
+		// Someone has it, or we have and the answer was lost; or whoever had it
+		// has given it back since.
+		there, again = q.claimOf(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter)
+		if n == 3 || again != nil || there != nil || apiErrorOf(err).ErrCode != errWrongLast {
+			break
+		}
 	}
-	// Someone has it, or we have and the answer was lost.
-	there, again := q.claimOf(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter)
 	switch {
+	case again == nil && there == nil && apiErrorOf(err).ErrCode == errWrongLast:
+		return fmt.Errorf("letter %d: %w: it goes from hand to hand at this moment; try again", c.Letter, ErrInHand)
 	case again != nil || there == nil:
 		return fmt.Errorf("queue: claim letter %d: %w", c.Letter, err)
 	case there.MsgID == c.MsgID && there.By == c.By && there.Discard == c.Discard && c.MsgID != "":

@@ -41,6 +41,16 @@ func lockStore(path string) (*lockFile, error) {
 	return l, nil
 }
 
+// in says whether the lock is still the one of its folder.
+func (l *lockFile) in(path string) bool {
+	held, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(held, there)
+}
+
 // holder reads who holds the lock, for people.
 func holder(f *os.File) string {
 	b, err := io.ReadAll(io.LimitReader(f, 32))

@@ -100,7 +100,7 @@ func peerOptions(q *Queue, l *link) Options {
 	o := q.opt
 	o.Embedded, o.URL, o.natsExtra = nil, q.URL(), []nats.Option{nats.SetCustomDialer(l)}
 	if q.URL() == "" {
-		o.natsExtra = []nats.Option{nats.InProcessServer(pipe{q.srv.server, l})}
+		o.natsExtra = []nats.Option{nats.InProcessServer(pipe{q.srv, l})}
 	}
 	return o
 }

@@ -153,6 +153,9 @@ func (q *Queue) StartRedrive(ctx context.Context, who Actor, p RedrivePlan) (Ope
 	if _, err := p.Filter.config(); err != nil {
 		return Operation{}, err
 	}
+	if err := q.hasRoom(ctx); err != nil {
+		return Operation{}, err
+	}
 	info, err := q.info(ctx, outcomeStream)
 	if err != nil {
 		return Operation{}, err

@@ -73,6 +73,7 @@ func (q *Queue) Own(ctx context.Context, opt OwnOptions, lane func(ctx context.C
 		q.mu.Unlock()
 	}()
 	q.know(targets...)
+	q.keep()
 	q.engines.Do(func() {
 		for range committers {
 			q.run(q.committer)

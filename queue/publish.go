@@ -26,17 +26,23 @@ type Stored struct {
 
 // Publish stores one update and returns once that is durable. The body is u.Raw
 // where Fields is nil, as for a dead letter that is sent again unchanged, else
-// [contact.Encode]'s. Its errors wrap [ErrFull] and [ErrNotSetUp] where they
-// apply; after any other error the update may have been stored, and publishing
+// [contact.Encode]'s. Its errors wrap [ErrFull], [ErrNoSpace] and [ErrNotSetUp]
+// where they apply; after any other error the update may have been stored, and publishing
 // it again with the same MsgID is safe.
 func (q *Queue) Publish(ctx context.Context, u *contact.Update) (Stored, error) {
 	m, err := message(u)
+	if err == nil {
+		err = q.hasRoom(ctx)
+	}
 	if err != nil {
 		return Stored{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	ack, err := q.publish(ctx, m)
+	if err == nil {
+		err = q.holds()
+	}
 	if errors.Is(err, nats.ErrNoResponders) {
 		if _, absent := q.info(ctx, streamName(u.Contact.Target, u.Class)); absent != nil {
 			return Stored{}, absent
@@ -154,6 +160,7 @@ func ownHeader(name string) bool {
 // Errors of the server that this package acts upon.
 const (
 	errNoPeers      = 10005
+	errNoMeta       = 10008 // the cluster has no leader yet
 	errResources    = 10023
 	errNoMessage    = 10037
 	errNoSequence   = 10043

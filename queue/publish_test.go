@@ -367,3 +367,65 @@ func TestLean(t *testing.T) {
 		}
 	}
 }
+
+// The server is started again in the middle of batches: what is published in bulk is
+// stored in its order, each once.
+func TestBatchOverRestarts(t *testing.T) {
+	t.Parallel()
+	_, q := quietStore(t)
+	p := peerOf(t, q, &link{})
+	const n = 3000
+	done := make(chan error, 1)
+	go func() {
+		b := p.Batch("office", contact.Bulk)
+		for i := range n {
+			if err := b.Add(t.Context(), update("office", i, contact.Bulk, i)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- b.Close(t.Context())
+	}()
+	k := q.keeper.Load()
+	for r := 1; ; r++ {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d restarts", k.health().Restarts)
+			eventually(t, 30*time.Second, "it is ready", func() bool { return p.Ready(t.Context()) == nil })
+			info, err := p.info(t.Context(), streamName("office", contact.Bulk))
+			if err != nil || info.State.Msgs != n || info.State.LastSeq != n || k.health().Restarts == 0 {
+				t.Errorf("%+v after %d restarts, %v", info, k.health().Restarts, err)
+			}
+			for i, u := range everything(t, own(t, p, "office").source(t)) {
+				if u.Contact.ID != fmt.Sprint(i) {
+					t.Fatalf("update %d is of contact %s", i, u.Contact.ID)
+				}
+			}
+			return
+		case <-time.After(time.Duration(20+r*7%60) * time.Millisecond):
+			if !k.down() {
+				k.fail("a test", false)
+			}
+		}
+	}
+}
+
+// A server that could not keep the beginning of a batch, on a full disk or since it
+// was started again, says so at its end: nothing is stored, and all of it is sent again.
+func TestIncompleteBatchIsTriedAgain(t *testing.T) {
+	q := setUp(t, "office")
+	m, err := message(update("office", 1, contact.Bulk, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Header.Set(headerBatchID, "half")
+	m.Header.Set(headerBatchSeq, "2")
+	m.Header.Set(headerBatchCommit, "1")
+	_, err = q.publish(t.Context(), m)
+	if e := apiErrorOf(err); e.ErrCode != errBatchGone || !refused(err) || permanent(err) {
+		t.Errorf("%v: refused %t, permanent %t", err, refused(err), permanent(err))
+	}
+}

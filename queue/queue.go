@@ -69,7 +69,7 @@ type Options struct {
 	InboxPrefix string
 	Embedded    *Embedded     // run a server in this process; nil: connect to one
 	Name        string        // how the connection is called in NATS' own reports
-	Replicas    int           // of streams that Setup creates; 0: 3 where the cluster has 3 servers, else 1
+	Replicas    int           // of streams that Setup creates; 0: 3 in a cluster that has so many servers, else 1
 	Lease       time.Duration // lifetime of a session without renewal, used where Setup creates its bucket; 0: DefaultLease or DefaultLeaseCluster
 	Log         zerolog.Logger
 	// Dial, where it is set, makes the connections in place of URL: for a server
@@ -90,15 +90,14 @@ type Options struct {
 
 // Queue is a connection to the streams. [Open] makes one.
 type Queue struct {
-	opt      Options
-	log      zerolog.Logger
-	nc       *nats.Conn
-	js       jetstream.JetStream
-	api      string // prefix of JetStream's API subjects, with the last dot
-	srv      *embedded
-	replicas int
-	timeout  time.Duration
-	limits   limits
+	opt     Options
+	log     zerolog.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	api     string // prefix of JetStream's API subjects, with the last dot
+	srv     *embedded
+	timeout time.Duration
+	limits  limits
 
 	sessions bucket
 	owners   bucket
@@ -112,11 +111,14 @@ type Queue struct {
 	commits chan *commit
 	loads   [contact.Classes]chan *load
 
-	goneSome atomic.Bool // gone is not empty
-	jobsSome atomic.Bool // jobs is not empty
+	keeper   atomic.Pointer[keeper] // where this process looks after the store
+	goneSome atomic.Bool            // gone is not empty
+	jobsSome atomic.Bool            // jobs is not empty
 	tally    tally
 	// mendAfter is the constant; tests do not wait.
 	mendAfter time.Duration
+	// peersWait is the constant; tests do not wait.
+	peersWait time.Duration
 
 	mu       sync.Mutex
 	targets  map[string]bool // set up or owned here; what Ready looks for
@@ -131,11 +133,13 @@ type Queue struct {
 	gone     map[contact.Key][contact.Classes]uint64
 	breaks   map[int]context.CancelFunc // to call when the connection is new
 	breakKey int
+	roomErr  error // what was last said of the disk's space
+	roomAt   time.Time
 }
 
 // Open connects, and starts the embedded server before where one is asked for.
 // It creates nothing in JetStream; see [Queue.Setup]. The error wraps
-// [ErrUnreachable] or [ErrLocked] where they apply. Once it is open the
+// [ErrUnreachable], [ErrLocked] or [ErrDataGone] where they apply. Once it is open the
 // connection is kept up for ever: while it is gone, calls fail or wait as they
 // document.
 func Open(ctx context.Context, o Options) (*Queue, error) {
@@ -148,7 +152,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q := &Queue{
 		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle, infer: inferAbove},
 		commits:   make(chan *commit, 4*maxBatch),
-		mendAfter: mendAfter, targets: map[string]bool{}, ended: map[string]bool{}, jobs: map[string]JobOrder{}, sources: map[*Source]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
+		mendAfter: mendAfter, peersWait: peersWait, targets: map[string]bool{}, ended: map[string]bool{}, jobs: map[string]JobOrder{}, sources: map[*Source]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
 	}
 	for c := range q.loads {
 		q.loads[c] = make(chan *load, 2*prefetch)
@@ -173,18 +177,12 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	q.owners = bucket{q: q, name: ownerBucket}
 	q.state = bucket{q: q, name: stateBucket}
 	q.letters = bucket{q: q, name: letterBucket}
-	q.replicas = o.Replicas
-	if q.replicas == 0 {
-		q.replicas = 1
-		if q.clustered() {
-			q.replicas = 3
-		}
-	}
 	if q.srv != nil {
 		if err := q.afterStart(ctx); err != nil {
 			_ = q.Close()
 			return nil, err
 		}
+		q.keep()
 	}
 	return q, nil
 }
@@ -203,17 +201,20 @@ func (q *Queue) Close() error {
 	q.stop()
 	q.wg.Wait()
 	q.nc.Close()
-	if q.srv != nil {
-		q.srv.shutdown()
+	if q.srv == nil {
+		return nil
 	}
-	return nil
+	q.srv.halt()
+	err := q.srv.store.stopped()
+	q.srv.shutdown()
+	return err
 }
 
 // URL is where other processes reach the same streams; "" where the embedded
 // server does not listen.
 func (q *Queue) URL() string {
 	if q.srv != nil {
-		return q.srv.url
+		return q.srv.address()
 	}
 	return q.nc.ConnectedUrlRedacted()
 }
@@ -224,14 +225,19 @@ func (q *Queue) Dial() (net.Conn, error) {
 	if q.srv == nil {
 		return nil, errors.New("queue: no server is embedded here")
 	}
-	return q.srv.server.InProcessConn()
+	return q.srv.InProcessConn()
 }
 
 // Ready says whether work can be done: the connection is up, the streams of the
 // targets that were set up or are owned here exist, the server has not refused
-// us a permission, and a message can be stored. nil is yes; an error says what
-// is missing.
+// us a permission, a message can be stored, and nothing that was confirmed is
+// missing. nil is yes; an error says what is missing.
 func (q *Queue) Ready(ctx context.Context) error {
+	if k := q.keeper.Load(); k != nil {
+		if h := k.health(); h.State == StoreFailed || h.State == StoreLost {
+			return fmt.Errorf("queue: the store: %s", h.Text)
+		}
+	}
 	err := q.ready(ctx)
 	if !q.nc.IsConnected() { // before, or since: then what failed says little
 		return fmt.Errorf("queue: %w: the connection is %s", ErrUnreachable, q.nc.Status())

@@ -239,7 +239,7 @@ func (q *Queue) send(ctx context.Context, letter *Record, c *Claim, claimed time
 		if err == nil {
 			return Redriven{Letter: letter.Seq, Class: c.Class, Seq: s.Seq, MsgID: c.MsgID}, nil
 		}
-		if errors.Is(err, ErrFull) || errors.Is(err, ErrNotSetUp) || permanent(err) {
+		if errors.Is(err, ErrFull) || errors.Is(err, ErrNoSpace) || errors.Is(err, ErrNotSetUp) || permanent(err) {
 			return Redriven{}, errors.Join(fmt.Errorf("letter %d: %w", letter.Seq, err), q.drop(ctx, c))
 		}
 		if !sleep(ctx, pause(n)) {

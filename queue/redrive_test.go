@@ -339,3 +339,26 @@ func unquoted(raw map[string]string) map[string]string {
 	}
 	return out
 }
+
+// A letter that is given back at the moment at which somebody takes it is in one
+// hand or the other, and no error of the server's.
+func TestTakeWhileItIsGivenBack(t *testing.T) {
+	q := setUp(t, "office")
+	var wg sync.WaitGroup
+	for w := range 6 {
+		wg.Go(func() {
+			for n := range 60 {
+				c := &Claim{Letter: 4, Target: "office", Contact: "1", By: "kim", MsgID: fmt.Sprint(w, "-", n)}
+				err := q.take(t.Context(), c)
+				if err == nil {
+					err = q.drop(t.Context(), c)
+				}
+				if err != nil && !errors.Is(err, ErrInHand) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

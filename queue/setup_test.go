@@ -25,7 +25,7 @@ func TestSetupIsIdempotent(t *testing.T) {
 	}
 	meta := func() map[string]time.Time {
 		out := map[string]time.Time{}
-		files, err := filepath.Glob(filepath.Join(q.srv.dir, streamsDir, "*", metaFile))
+		files, err := filepath.Glob(filepath.Join(q.srv.conf.Dir, streamsDir, "*", metaFile))
 		if err != nil {
 			t.Fatal(err)
 		}

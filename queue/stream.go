@@ -167,7 +167,37 @@ func letterBucketConfig(replicas int) jetstream.StreamConfig {
 // replicas, placement and the like are the operator's and stay. A difference
 // that cannot be corrected is refused with what to do. It never deletes.
 func (q *Queue) Setup(ctx context.Context, targets []string) error {
-	configs, err := wanted(targets, q.replicas, q.opt.Lease)
+	if n := q.nc.MaxPayload(); n < minPayload {
+		return fmt.Errorf("queue: the server takes messages of at most %d bytes, a dead letter can have %d: set max_payload to 1MB", n, minPayload)
+	}
+	replicas, chosen, err := q.replicas(ctx)
+	if err != nil {
+		return err
+	}
+	err = q.setUp(ctx, targets, replicas)
+	for end := time.Now().Add(q.peersWait); !chosen && isFewPeers(err); {
+		// A cluster that has just been started finds itself first.
+		if !sleep(ctx, 250*time.Millisecond) {
+			return err
+		}
+		if time.Now().After(end) {
+			q.log.Warn().Err(err).Msg("the cluster has too few servers to keep each stream on three: they are kept on one. With three servers, stop the workers and raise the replicas of all streams (nats stream edit --replicas 3)")
+			replicas, chosen = 1, true
+		}
+		err = q.setUp(ctx, targets, replicas)
+	}
+	if err != nil {
+		return err
+	}
+	q.know(targets...)
+	if k := q.keeper.Load(); k != nil {
+		poke(k.hurry) // copies of what was made are kept at once
+	}
+	return nil
+}
+
+func (q *Queue) setUp(ctx context.Context, targets []string, replicas int) error {
+	configs, err := wanted(targets, replicas, q.opt.Lease)
 	if err != nil {
 		return err
 	}
@@ -176,16 +206,63 @@ func (q *Queue) Setup(ctx context.Context, targets []string) error {
 			configs[i].Storage, configs[i].MaxBytes = jetstream.MemoryStorage, -1 // a quota of memory is a reservation
 		}
 	}
-	if n := q.nc.MaxPayload(); n < minPayload {
-		return fmt.Errorf("queue: the server takes messages of at most %d bytes, a dead letter can have %d: set max_payload to 1MB", n, minPayload)
-	}
 	for _, c := range configs {
 		if err := q.ensure(ctx, c); err != nil {
 			return err
 		}
 	}
-	q.know(targets...)
 	return nil
+}
+
+// peersWait is how long Setup waits for the other servers of a cluster.
+const peersWait = 15 * time.Second
+
+// replicas is on how many servers streams are to be kept; chosen where that is
+// certain. What was set up before decides for what comes later.
+func (q *Queue) replicas(ctx context.Context) (n int, chosen bool, err error) {
+	have, clustered, err := q.Replicas(ctx)
+	for end := time.Now().Add(q.peersWait); clustered && err != nil && time.Now().Before(end); {
+		// A cluster that has just been started has no leader yet.
+		if apiErrorOf(err).ErrCode != errNoMeta && !errors.Is(err, ErrUnreachable) {
+			break
+		}
+		if !sleep(ctx, 250*time.Millisecond) {
+			return 0, true, err
+		}
+		have, clustered, err = q.Replicas(ctx)
+	}
+	switch {
+	case q.opt.Replicas > 0:
+		return q.opt.Replicas, true, nil
+	case err != nil || have > 0:
+		return have, true, err
+	case clustered:
+		return 3, false, nil
+	}
+	return 1, true, nil
+}
+
+// Replicas is on how many servers the streams are kept, 0 where they have not been
+// set up, and whether there is a cluster that could keep them on several.
+func (q *Queue) Replicas(ctx context.Context) (n int, clustered bool, err error) {
+	clustered = q.srv == nil && q.nc.ConnectedClusterName() != ""
+	info, err := q.info(ctx, outcomeStream)
+	switch {
+	case errors.Is(err, ErrNotSetUp):
+		return 0, clustered, nil
+	case err != nil:
+		return 0, clustered, err
+	}
+	return max(1, info.Config.Replicas), clustered, nil
+}
+
+// isFewPeers says that a stream cannot be kept on so many servers.
+func isFewPeers(err error) bool {
+	switch apiErrorOf(err).ErrCode {
+	case errNoPeers, errReplicas:
+		return true
+	}
+	return false
 }
 
 func (q *Queue) ensure(ctx context.Context, want jetstream.StreamConfig) error {
@@ -203,6 +280,11 @@ func (q *Queue) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 		}
 		if want.FirstSeq, err = q.goOnFrom(ctx, want); err != nil {
 			return err
+		}
+		if k := q.keeper.Load(); k != nil && k.marks != nil { // no number is given twice
+			if last := k.marks.read().Streams[want.Name].Last; last > 0 {
+				want.FirstSeq = max(want.FirstSeq, last+1)
+			}
 		}
 		if _, err := q.js.CreateStream(ctx, want); err != nil {
 			return fmt.Errorf("queue: create stream %s: %w%s", want.Name, err, createHint(err))

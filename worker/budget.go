@@ -79,8 +79,9 @@ type Budget struct {
 	learned learned
 	adverts []advert
 	recent  recent
-	total   int64    // requests since born
-	places  []*place // requests that calls on their way wait for, in order
+	total   int64     // requests since born
+	spent   time.Time // when the last of them was
+	places  []*place  // requests that calls on their way wait for, in order
 	grant   grant
 	bell    bell
 
@@ -270,6 +271,7 @@ func (b *Budget) readyLocked(now time.Time, ahead, n int) (at time.Time, why Wai
 
 // takeLocked spends one request.
 func (b *Budget) takeLocked(now time.Time) {
+	b.spent = now
 	if !math.IsInf(b.set, 1) {
 		b.lim.AllowN(now, 1)
 	}
@@ -344,7 +346,9 @@ func (b *Budget) fits(n int) bool {
 	return b.shared == nil || b.shared.fits(n)
 }
 
-// try spends one request if it may be sent now.
+// try spends one request if it may be sent now. Whoever asks has looked at the
+// clock before it was their turn, a long time ago where the process was stopped in
+// between; time does not go back for that.
 func (b *Budget) try(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -352,12 +356,14 @@ func (b *Budget) try(now time.Time) bool {
 }
 
 func (b *Budget) tryLocked(now time.Time, ahead int) bool {
+	now = latest(now, b.spent)
 	if at, _ := b.readyLocked(now, ahead, 1); at.After(now) {
 		return false
 	}
 	if s := b.shared; s != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		now = latest(now, s.spent)
 		if at, _ := s.readyLocked(now, s.aheadLocked(b, now), 1); at.After(now) {
 			s.lineUpLocked(b, at)
 			return false

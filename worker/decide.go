@@ -124,6 +124,7 @@ func (l *Lane) refused(work context.Context, s *slot, r result) {
 	} else if e.Reason = r.ans.Reason; e.Reason == contact.NoReason {
 		e.Reason = contact.Invalid
 	}
+	l.turnedDown(s.key, s.take.fields)
 	if l.brake(r.ended, s, contact.CauseOf(e), r.ans) {
 		l.requeue(s)
 		return

@@ -108,7 +108,7 @@ func (l *learned) takeOver(now time.Time, top float64) { l.top, l.since = top, n
 // which there was nothing to send is not time in which nothing was accepted.
 func (l *learned) spend(now time.Time, gap time.Duration) {
 	if !l.last.IsZero() {
-		l.active += min(now.Sub(l.last), max(gap, time.Second)).Seconds()
+		l.active += max(0, min(now.Sub(l.last), max(gap, time.Second))).Seconds()
 	}
 	l.last = now
 	l.fresh++

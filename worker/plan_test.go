@@ -123,13 +123,18 @@ func (p *plan) run(t *testing.T) []string {
 	w.o.Window = p.window
 	w.q.window, w.q.reading = w.o.withDefaults().Window, p.reading
 	w.q.lease = time.Minute
-	calls := 0
+	calls, refused := 0, 0
 	w.m.plan = func(c *crmCall) fate {
-		calls++
-		if calls > len(p.answers) || p.answers[calls-1] == "refused" && !c.change.Repair {
-			return fine // a value that is refused once and not another time is too odd
+		if calls++; calls > len(p.answers) {
+			return fine
 		}
-		return planAnswers[p.answers[calls-1]]
+		a := p.answers[calls-1]
+		if a == "refused" {
+			if refused++; !c.change.Repair || refused >= maxRefused {
+				return fine // a value that is refused once and not another time is too odd
+			}
+		}
+		return planAnswers[a]
 	}
 	// What a lane would put right it does not hand on.
 	w.m.excused = func(o overwrite) bool {
@@ -198,6 +203,12 @@ func (p *plan) step(w *world, lane *running, s planStep) *running {
 
 // outcomes: each update has one, and is dead only for a reason that there was.
 func (p *plan) outcomes(w *world, rec *recorder) {
+	failing := 0
+	for _, a := range p.answers {
+		if v := planAnswers[a].answer.Verdict; v == contact.VerdictTransient || v == contact.VerdictUnknown {
+			failing++
+		}
+	}
 	for _, u := range w.q.byNumber {
 		if u.ending == nil {
 			rec.Errorf("update %d of %s has no outcome", u.n, u.update.Contact)
@@ -207,7 +218,8 @@ func (p *plan) outcomes(w *world, rec *recorder) {
 			continue
 		}
 		bad := slices.ContainsFunc(slices.Collect(maps.Values(flat(u.update.Fields))), func(v string) bool { return strings.HasSuffix(v, "#bad") })
-		if u.ending.Reason != contact.Invalid || !bad {
+		exhausted := u.ending.Reason == contact.Exhausted && failing >= w.o.withDefaults().Retry.Attempts
+		if (u.ending.Reason != contact.Invalid || !bad) && !exhausted {
 			rec.Errorf("update %d of %s is dead: %s after %+v", u.n, u.update.Contact, u.ending.Reason, u.ending.Tries)
 		}
 	}

@@ -19,6 +19,8 @@ const (
 	repairFirst = 15 * time.Second
 	repairEvery = 45 * time.Second
 	repairSoon  = 5 * time.Second // after one that failed
+
+	maxRefused = 5 // repairs in a row, then the CRM takes this no longer
 )
 
 // doubt is a contact that requests may still reach of which nobody waits for the
@@ -30,6 +32,11 @@ type doubt struct {
 	late  []lateWrite
 	wrote contact.Patch // what was written since over paths of which something older may come
 	due   time.Time     // when wrote is put on top again; zero: nothing has to be
+
+	// newer is what calls without a decision may have written since: what was
+	// written before is not put over that.
+	newer   []contact.Patch
+	refused int // repairs in a row that the CRM refused for good
 }
 
 type lateWrite struct {
@@ -49,7 +56,9 @@ func (l *Lane) mayComeLate(k contact.Key, fields contact.Patch, now time.Time) {
 		l.doubts[k.ID] = d
 	}
 	d.expire(now)
-	d.forget(l.o.Rules, fields) // it may hold already what is newer than that
+	if len(d.wrote) > 0 {
+		d.newer = append(d.newer, fields)
+	}
 	until := now.Add(l.o.Late)
 	d.late = append(d.late, lateWrite{fields, until})
 	if until.After(l.doubtsEnd) {
@@ -94,6 +103,7 @@ func (l *Lane) took(k contact.Key, fields contact.Patch, now time.Time) {
 	}
 	r, fields := l.o.Rules, l.lasting(fields)
 	d.forget(r, fields)
+	d.settled(r, r.Paths(fields))
 	newer, _ := r.Without(fields, func(path string) bool {
 		return !slices.ContainsFunc(d.late, func(w lateWrite) bool { return contests(r, w.fields, fields, path) })
 	})
@@ -102,6 +112,38 @@ func (l *Lane) took(k contact.Key, fields contact.Patch, now time.Time) {
 		d.due = now.Add(repairFirst)
 		l.contested = append(l.contested, d)
 	}
+}
+
+// turnedDown notes that the CRM has refused a change for good: no earlier call with
+// the same has written it. One with less in it may have.
+func (l *Lane) turnedDown(k contact.Key, fields contact.Patch) {
+	if d := l.doubts[k.ID]; d != nil {
+		fields = l.lasting(fields)
+		d.newer = slices.DeleteFunc(d.newer, fields.Equal)
+	}
+}
+
+// settled drops from what calls may have written the paths that were written since.
+func (d *doubt) settled(r contact.Rules, paths []string) {
+	left := d.newer[:0]
+	for _, p := range d.newer {
+		if p, _ := r.Without(p, func(path string) bool { return slices.Contains(paths, path) }); len(p) > 0 {
+			left = append(left, p)
+		}
+	}
+	d.newer = left
+}
+
+// certain is what was written and is the newest there can be.
+func (d *doubt) certain(r contact.Rules) contact.Patch {
+	p := d.wrote
+	for _, n := range d.newer {
+		paths := r.Paths(n)
+		p, _ = r.Without(p, func(path string) bool {
+			return slices.ContainsFunc(paths, func(n string) bool { return overlap(n, path) })
+		})
+	}
+	return p
 }
 
 // forget drops what was written to the paths of a patch.
@@ -167,6 +209,10 @@ func (l *Lane) repairsDue(now time.Time) {
 			}
 		case s != nil && (s.state == slotCalling || s.state == slotSettling || s.notBefore.After(now)):
 			// Looked at again when that is over.
+		case len(d.certain(l.o.Rules)) == 0:
+			if d.until().Before(now) {
+				l.repairNoMore(d)
+			}
 		case !slices.Contains(l.repairs, d):
 			l.repairs = append(l.repairs, d)
 		}
@@ -187,8 +233,8 @@ func (l *Lane) mayRepair(now time.Time) bool {
 // line.
 func (l *Lane) repair(work context.Context, now time.Time) {
 	d := l.repairs[0]
-	s := l.slots[d.key.ID]
-	if d.due.IsZero() || s != nil && (s.state == slotCalling || s.state == slotSettling) {
+	s, fields := l.slots[d.key.ID], d.certain(l.o.Rules)
+	if d.due.IsZero() || len(fields) == 0 || s != nil && (s.state == slotCalling || s.state == slotSettling) {
 		l.repairs = l.repairs[1:]
 		return
 	}
@@ -212,7 +258,7 @@ func (l *Lane) repair(work context.Context, now time.Time) {
 			l.hold.tried(now)
 		}
 	}
-	change := contact.Change{Contact: s.key, Fields: d.wrote, Repair: true}
+	change := contact.Change{Contact: s.key, Fields: fields, Repair: true}
 	go l.guarded(s.key, now, s, func(r *result) {
 		r.repair = true
 		l.send(work, r, change)
@@ -241,13 +287,17 @@ func (l *Lane) repaired(r result) {
 			l.o.Log.Info().Str("target", l.o.Target).Str("contact", s.key.ID).
 				Msg("a request that was given up may have come late: what was written since was put on top again")
 		}
+		d.refused = 0
 		l.repairAgain(d, now)
 	case a.Verdict == contact.VerdictMissing:
 		l.alive(now, false)
 		l.repairNoMore(d)
 	case a.Verdict == contact.VerdictInvalid:
 		l.alive(now, false)
-		l.repairAgain(d, now) // what it took before it may take again
+		d.due = now.Add(repairEvery) // what it took before it may take again
+		if d.refused++; d.refused == maxRefused {
+			l.repairNoMore(d)
+		}
 	case a.Verdict == contact.VerdictThrottled:
 		l.throttledBy(r)
 	case a.Verdict == contact.VerdictUnauthorized || a.Verdict == contact.VerdictForbidden:

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +95,35 @@ func TestRepairIsTriedAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A newer update that fails first and is refused then leaves what was written before
+// it as what must stand.
+func TestRepairBehindARefusedUpdate(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.m.plan = func(c *crmCall) fate {
+			switch v := flat(c.change.Fields)["a"]; {
+			case c.n == 0:
+				return landing(100 * time.Second)
+			case strings.HasSuffix(v, "#bad") && c.change.Updates > 0 && len(w.m.calls) < 3:
+				return fails(contact.VerdictTransient, 500)
+			}
+			return fine
+		}
+		w.o.Retry = Retry{Base: time.Millisecond}
+		w.q.publish("c1", contact.Live, "a")
+		r := w.start()
+		time.Sleep(170 * time.Millisecond)
+		good := w.q.publish("c1", contact.Live, "a")
+		time.Sleep(time.Second)
+		w.q.publish("c1", contact.Live, "a=bad")
+		time.Sleep(5 * time.Minute)
+		w.mended(time.Minute)
+		if n := w.m.field("c1", "a"); n != good.n {
+			t.Errorf("it holds update %d, want %d", n, good.n)
+		}
+		r.end()
+	})
 }
 
 // A request that timed out is carried out long after newer values were written:

@@ -56,8 +56,11 @@ func (c *checkCmd) Run(ctx context.Context, g *Globals) error {
 	} else {
 		for _, f := range found {
 			mark := "ok  "
-			if !f.OK {
+			switch {
+			case !f.OK:
 				mark = "FAIL"
+			case f.Warn:
+				mark = "WARN"
 			}
 			fmt.Fprintf(g.std.out, "%s  %s: %s\n", mark, f.What, f.Note)
 		}

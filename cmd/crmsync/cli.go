@@ -35,6 +35,7 @@ type cli struct {
 	Resume  resumeCmd  `cmd:"" help:"End a hold; a lane that holds by itself tries at once."`
 	Rate    rateCmd    `cmd:"" help:"Show a target's quota, or change it while it runs."`
 	Check   checkCmd   `cmd:"" help:"Check configuration, secrets, NATS and lanes."`
+	Store   storeCmd   `cmd:"" help:"How the store is; give up what is missing from it."`
 	Setup   setupCmd   `cmd:"" help:"Create the streams and buckets, or print them."`
 	Emulate emulateCmd `cmd:"" help:"Serve an emulated CRM for tests."`
 	Schema  schemaCmd  `cmd:"" help:"Print the JSON Schema of an update."`

@@ -13,13 +13,25 @@ import (
 )
 
 // demoEvidence is what the judge looks at beside the plan: what the CRMs wrote
-// down and what they hold, the dead letters, and when a worker was killed.
+// down and what they hold, the dead letters, when the end of each update was
+// stored, and when a worker was killed or cut off.
 type demoEvidence struct {
 	ledger  map[string][]emulator.Entry
 	contact func(target, id string) (map[string]any, bool)
 	limits  map[string]emulator.Limits
 	letters []app.Letter
+	ended   map[demoPlace]time.Time // when the outcome was stored
 	killed  []time.Time
+	doubted []time.Time // other moments at which answers were lost on their way
+	// starved is for how long the machine has kept a process waiting that wanted
+	// to run: an answer can come too late for that alone.
+	starved time.Duration
+}
+
+// demoPlace is where an update was stored.
+type demoPlace struct {
+	target, class string
+	seq           uint64
 }
 
 // demoFinding is one thing that is not as the plan says.
@@ -57,6 +69,8 @@ type demoTotals struct {
 	Burst       int            `json:"burst_allowed"`
 	OverQuota   int            `json:"over_quota"`
 	Repeated    int            `json:"repeated"`
+	GivenUp     int            `json:"given_up"`   // of these: the answer before did not come in time, or was lost
+	PutOnTop    int            `json:"put_on_top"` // written again, in case something older came late
 	InFlight    int            `json:"in_flight_at_kill"`
 	Lost        int            `json:"lost"`
 	Stale       int            `json:"stale"`
@@ -68,22 +82,20 @@ type demoVerdict struct {
 	Findings []demoFinding `json:"findings"` // none: all is as the plan says
 }
 
-// settleGrace is how long after its answer a call may still have no stored
-// outcome, and how long after a kill the CRM may still read what was sent
-// before.
-const settleGrace = time.Second
-
 // judgeDemo holds the evidence against the plan. It does not ask the worker.
 func judgeDemo(p *demoPlan, e demoEvidence) demoVerdict {
 	v := demoVerdict{Findings: []demoFinding{}}
 	for _, target := range p.targets {
 		j := &demoJudge{
-			target: target, entries: e.ledger[target], evidence: e, v: &v,
+			ended: map[int64]time.Time{}, target: target, entries: e.ledger[target], evidence: e, v: &v,
 			t: demoTotals{Target: target, Dead: map[string]int{}, Rate: e.limits[target].Rate, Burst: e.limits[target].Burst},
 		}
 		for _, u := range p.updates {
 			if u.target == target {
 				j.updates = append(j.updates, u)
+				if at, ok := e.ended[demoPlace{u.target, u.class, u.seq}]; ok {
+					j.ended[u.n] = at
+				}
 			}
 		}
 		j.read()
@@ -107,10 +119,14 @@ type demoJudge struct {
 	v        *demoVerdict
 	t        demoTotals
 
-	wrote map[int64]int    // marks: the entry that stored one
-	top   map[string]int64 // contact/path: the greatest mark stored
-	dead  map[int64]bool   // updates with a dead letter
-	lost  map[int64]bool
+	ended map[int64]time.Time // updates: when the outcome was stored
+	onTop map[string]int      // contacts: writes that put on top again what had ended
+	// unanswered are, by contact, calls whose answer was lost or came too late.
+	unanswered map[string][]time.Time
+	wrote      map[int64]int    // marks: the entry that stored one
+	top        map[string]int64 // contact/path: the greatest mark stored
+	dead       map[int64]bool   // updates with a dead letter
+	lost       map[int64]bool
 }
 
 func (j *demoJudge) find(kind, contact, format string, a ...any) {
@@ -294,46 +310,6 @@ func (j *demoJudge) quota() {
 	n, first := emulator.OverQuota(j.entries, j.t.Rate, j.t.Burst, 0)
 	if j.t.OverQuota = n; n > 0 {
 		j.find(findQuota, first.Contact, "%d requests beyond %g/s with bursts of %d, the first of them request %d", n, j.t.Rate, j.t.Burst, first.N)
-	}
-}
-
-// atKill says whether a kill left the end of a call open.
-func (j *demoJudge) atKill(e emulator.Entry) bool {
-	return slices.ContainsFunc(j.evidence.killed, func(k time.Time) bool {
-		return e.Arrived.Before(k.Add(settleGrace)) && (e.Answered.IsZero() || e.Answered.After(k.Add(-settleGrace)))
-	})
-}
-
-// repeats looks at accepted writes of marked values that the CRM held already. A
-// worker that dies leaves calls of which nobody knows the end, and so may a lost
-// answer; only such a call may be repeated. What was refused is taken apart in
-// several calls that end together, when the culprit is found: until then each of
-// them is under way.
-func (j *demoJudge) repeats() {
-	last := map[string]emulator.Entry{} // contact/mark: the write that brought it
-	apart := map[string]bool{}          // contacts of which a write was refused
-	for _, e := range j.entries {
-		if e.Operation != emulator.OpUpdate {
-			continue
-		}
-		if j.atKill(e) {
-			j.t.InFlight++
-		}
-		if e.Status >= http.StatusBadRequest && e.Status < http.StatusInternalServerError && e.Status != http.StatusTooManyRequests {
-			apart[e.Contact] = true
-		}
-		if !e.Applied && !e.Unchanged || len(e.Updates) == 0 {
-			continue
-		}
-		key := fmt.Sprint(e.Contact, "/", e.Updates[len(e.Updates)-1])
-		if before, ok := last[key]; e.Unchanged {
-			j.t.Repeated++
-			known := !ok || before.Fault != string(emulator.LostAnswer) && !j.atKill(before)
-			if known && (!apart[e.Contact] || len(j.evidence.killed) == 0) {
-				j.find(findRepeat, e.Contact, "request %d repeats request %d, of which the answer was known", e.N, before.N)
-			}
-		}
-		last[key] = e
 	}
 }
 

@@ -65,7 +65,11 @@ func newJudgeCase() *judgeCase {
 			{ID: 1, Target: demoOffice, Contact: "3", Class: "bulk", Seq: 3, Reason: "conflict"},
 			{ID: 2, Target: demoOffice, Contact: "9", Class: "live", Seq: 3, Reason: "missing"},
 		},
+		ended:  map[demoPlace]time.Time{},
 		killed: []time.Time{judgeEpoch.Add(time.Minute)},
+	}
+	for _, u := range updates {
+		c.evidence.ended[demoPlace{u.target, u.class, u.seq}] = judgeEpoch.Add(30 * time.Second)
 	}
 	for i := range c.office() {
 		e := &c.office()[i]
@@ -176,6 +180,7 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 			}
 		}, "quota", "3 requests beyond 10/s with bursts of 3, the first of them request 4"},
 		{"repeated without a reason", func(c *judgeCase) {
+			c.office()[4].Status = 409
 			c.add(emulator.Entry{
 				N: 7, Operation: emulator.OpUpdate, Contact: "1", Status: 200, Unchanged: true, Updates: []int64{7},
 				Arrived: judgeEpoch.Add(2 * time.Minute), Answered: judgeEpoch.Add(2 * time.Minute),
@@ -206,13 +211,15 @@ func TestJudgeFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A repeat is excused by a call in flight at the kill, or by a lost answer.
+// A repeat is excused where the end of what the call carried was not stored at the
+// kill, or by a lost answer.
 func TestJudgeExcusesRepeats(t *testing.T) {
 	kill := judgeEpoch.Add(time.Minute)
 	repeat := emulator.Entry{
 		N: 8, Operation: emulator.OpUpdate, Contact: "1", Status: 200, Unchanged: true, Updates: []int64{7},
 		Arrived: judgeEpoch.Add(2 * time.Minute), Answered: judgeEpoch.Add(2 * time.Minute),
 	}
+	seventh := demoPlace{demoOffice, "live", 4}
 	for _, tc := range []struct {
 		name  string
 		spoil func(c *judgeCase, last *emulator.Entry)
@@ -225,35 +232,59 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 		{"never answered", func(_ *judgeCase, last *emulator.Entry) {
 			last.Arrived, last.Answered = kill.Add(-time.Millisecond), time.Time{}
 		}, 1, false},
-		{"answered just before", func(_ *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-settleGrace/2)
+		{"answered long before, its end stored by the heir", func(c *judgeCase, _ *emulator.Entry) {
+			c.evidence.ended[seventh] = kill.Add(time.Second)
 		}, 1, false},
-		{"answered long before", func(_ *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-2*settleGrace)
+		{"answered long before, its end stored before the kill", func(c *judgeCase, _ *emulator.Entry) {
+			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
 		}, 0, true},
-		{"long before, but the change was being taken apart", func(c *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
-			c.office()[4].Status = 409
-		}, 0, false},
-		{"a part of what was being taken apart, sent by the heir alone", func(c *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
+		{"read by the CRM a moment after the kill", func(_ *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = kill.Add(arrivalGrace/2), kill.Add(arrivalGrace)
+		}, 1, false},
+		{"sent after the kill", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = kill.Add(2*arrivalGrace), kill.Add(2*arrivalGrace)
+		}, 0, true},
+		{"a part of a merge whose end was not stored, sent by the heir alone", func(_ *judgeCase, last *emulator.Entry) {
 			last.Updates = []int64{7, 8} // no call before ended in 7
-			c.office()[4].Status = 409
-		}, 0, false},
-		{"a part of what was not", func(c *judgeCase, last *emulator.Entry) {
-			last.Arrived, last.Answered = kill.Add(-5*time.Second), kill.Add(-4*time.Second)
+		}, 1, false},
+		{"a part of one whose end was", func(c *judgeCase, last *emulator.Entry) {
 			last.Updates = []int64{7, 8}
+			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
+		}, 1, true},
+		{"its answer did not come in time", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = repeat.Arrived.Add(-demoTimeout), repeat.Arrived.Add(-demoTimeout/2)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+		}, 0, false},
+		{"it came in time, to a machine that is slow", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = repeat.Arrived.Add(-demoTimeout), repeat.Arrived.Add(-demoTimeout)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+			c.evidence.starved = demoTimeout / 2
+		}, 0, false},
+		{"it came in time", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived, last.Answered = repeat.Arrived.Add(-demoTimeout), repeat.Arrived.Add(-demoTimeout)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
 		}, 0, true},
-		{"its answer was lost", func(_ *judgeCase, last *emulator.Entry) {
+		{"it was called again too early for that", func(c *judgeCase, last *emulator.Entry) {
+			last.Arrived = repeat.Arrived.Add(-demoTimeout / 2)
+			c.evidence.ended[seventh] = repeat.Arrived.Add(time.Millisecond)
+		}, 0, true},
+		{"its answer was lost", func(c *judgeCase, last *emulator.Entry) {
 			last.Fault, last.Status = string(emulator.LostAnswer), 0
+			c.evidence.ended[seventh] = kill.Add(-time.Millisecond)
 		}, 0, false},
 		{"nobody was killed", func(c *judgeCase, last *emulator.Entry) {
 			last.Arrived, last.Answered = kill.Add(-time.Millisecond), kill.Add(time.Millisecond)
 			c.evidence.killed = nil
 		}, 0, true},
+		{"the kill came after the repeat", func(c *judgeCase, _ *emulator.Entry) {
+			c.evidence.killed = []time.Time{repeat.Arrived.Add(time.Second)}
+			c.evidence.ended[seventh] = kill
+		}, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newJudgeCase()
+			delete(c.evidence.ended, seventh)
+			c.office()[4].Status = 409 // a refusal leaves nothing open
 			tc.spoil(c, &c.office()[5])
 			c.add(repeat)
 			v := judgeDemo(c.plan, c.evidence)
@@ -262,6 +293,70 @@ func TestJudgeExcusesRepeats(t *testing.T) {
 			}
 			if found := len(v.Findings) > 0; found != tc.found {
 				t.Errorf("findings %v, want some: %v", v.Findings, tc.found)
+			}
+		})
+	}
+}
+
+// What had ended is written again only where something older may come late, and so
+// many times only.
+func TestJudgeKnowsWhatIsPutOnTop(t *testing.T) {
+	kill := judgeEpoch.Add(time.Minute)
+	eighth := demoPlace{demoOffice, "live", 5}
+	for _, tc := range []struct {
+		name  string
+		spoil func(c *judgeCase, again []emulator.Entry)
+		times int
+		found bool
+	}{
+		{"after a kill", func(*judgeCase, []emulator.Entry) {}, 1, false},
+		{"four times", func(*judgeCase, []emulator.Entry) {}, 4, false},
+		{"five times", func(*judgeCase, []emulator.Entry) {}, 5, true},
+		{"five times after two kills", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.killed = append(c.evidence.killed, kill.Add(-time.Millisecond))
+		}, 5, false},
+		{"nobody was killed", func(c *judgeCase, _ []emulator.Entry) { c.evidence.killed = nil }, 1, true},
+		{"nobody was killed, but the server had failed", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.killed, c.office()[4].Status = nil, 503
+		}, 1, false},
+		{"a network ate the answer", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.killed, c.evidence.doubted = nil, c.evidence.killed
+		}, 1, false},
+		{"one update was open at the kill", func(c *judgeCase, _ []emulator.Entry) {
+			c.evidence.ended[eighth] = kill.Add(-time.Second)
+		}, 1, true},
+		{"too soon", func(_ *judgeCase, again []emulator.Entry) {
+			again[0].Arrived = kill.Add(2*time.Second + onTopAfter - time.Millisecond)
+		}, 1, true},
+		{"it had not ended", func(c *judgeCase, again []emulator.Entry) {
+			c.evidence.ended[demoPlace{demoOffice, "live", 4}] = again[0].Arrived
+		}, 1, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newJudgeCase()
+			c.evidence.killed = []time.Time{kill}
+			c.office()[4].Status = 409
+			c.office()[5].Arrived, c.office()[5].Answered = kill.Add(2*time.Second), kill.Add(2*time.Second)
+			c.plan.updates = append(c.plan.updates, demoUpdate{n: 8, target: demoOffice, contact: "1", class: "live", seq: 5})
+			c.evidence.ended[demoPlace{demoOffice, "live", 4}] = kill.Add(3 * time.Second)
+			c.evidence.ended[eighth] = kill.Add(3 * time.Second)
+			var again []emulator.Entry
+			for i := range tc.times {
+				at := kill.Add(time.Duration(20+i) * time.Second)
+				again = append(again, emulator.Entry{
+					N: 8 + i, Operation: emulator.OpUpdate, Contact: "1", Status: 200, Unchanged: true, Updates: []int64{7}, Arrived: at, Answered: at,
+				})
+			}
+			tc.spoil(c, again)
+			for _, e := range again {
+				c.add(e)
+			}
+			v := judgeDemo(c.plan, c.evidence)
+			if found := len(v.Findings) > 0; found != tc.found {
+				t.Errorf("findings %v, want some: %v", v.Findings, tc.found)
+			}
+			if got := v.Targets[0]; got.PutOnTop+got.Repeated != tc.times || got.PutOnTop > onTopMost*max(1, len(c.evidence.killed)) || tc.found && tc.times == 1 && got.PutOnTop > 0 {
+				t.Errorf("%d put on top, %d repeated", got.PutOnTop, got.Repeated)
 			}
 		})
 	}

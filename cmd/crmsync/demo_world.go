@@ -27,6 +27,8 @@ const (
 	// less its calls: of what it has spent, that many requests may be under
 	// way and arrive late, together with a full burst.
 	demoBurst = 20
+	// demoTimeout is how long a lane waits for an answer.
+	demoTimeout = time.Second
 	// demoLease is short, so that the takeover does not take up the demo, and
 	// long enough for a busy machine to renew it.
 	demoLease = 4 * time.Second
@@ -173,10 +175,10 @@ func (w *demoWorld) configure() error {
     kind: %s
     url: %s
     %s
-    timeout: 1s
+    timeout: %s
     quota: {rate: %g/s, burst: %d, concurrency: %d}
     retry: {base: 250ms, max: 2s}
-`, target, demoKind(target), w.urls[target], secret, demoRates[demoKind(target)], demoBurst-demoCalls, demoCalls)
+`, target, demoKind(target), w.urls[target], secret, demoTimeout, demoRates[demoKind(target)], demoBurst-demoCalls, demoCalls)
 	}
 	private, err := evanceCredentials()
 	if err != nil {
@@ -291,7 +293,7 @@ func (w *demoWorld) publish(ctx context.Context, updates []demoUpdate) error {
 // evidence collects what the judge looks at.
 func (w *demoWorld) evidence(ctx context.Context) (demoEvidence, error) {
 	e := demoEvidence{
-		ledger: map[string][]emulator.Entry{}, limits: map[string]emulator.Limits{},
+		ledger: map[string][]emulator.Entry{}, limits: map[string]emulator.Limits{}, ended: map[demoPlace]time.Time{},
 		contact: func(target, id string) (map[string]any, bool) { return w.crms[target].Contact(id) },
 	}
 	for target, crm := range w.crms {
@@ -301,5 +303,13 @@ func (w *demoWorld) evidence(ctx context.Context) (demoEvidence, error) {
 		e.letters = append(e.letters, l)
 		return nil
 	})
-	return e, err
+	if err != nil {
+		return e, err
+	}
+	return e, w.app.Records(ctx, 0, func(r app.StoryRecord) error {
+		for _, u := range r.Updates {
+			e.ended[demoPlace{r.Target, u.Class.String(), u.Seq}] = r.Time
+		}
+		return nil
+	})
 }

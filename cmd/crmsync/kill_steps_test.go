@@ -43,7 +43,7 @@ var killCounts = map[killStep]int{
 // stepKiller kills the current worker in the middle of a step. It sits where
 // the worker's requests and messages pass by.
 type stepKiller struct {
-	w     *killWorld
+	w     *faultWorld
 	fired chan time.Time // when the kill began; by then the worker is dead
 
 	mu      sync.Mutex
@@ -64,9 +64,7 @@ func (k *stepKiller) at(step killStep) bool {
 	if !k.due(step) {
 		return false
 	}
-	began := time.Now()
-	k.w.kill()
-	k.fired <- began
+	k.fired <- k.w.killed()
 	return true
 }
 
@@ -168,7 +166,7 @@ func (k *stepKiller) listen() {
 // killAt starts a worker that dies at a step, with a wave of updates on its
 // way: half of it waits for the worker, the other half comes when it is at work
 // or dead.
-func (k *stepKiller) killAt(ctx context.Context, step killStep, wave []demoUpdate) time.Time {
+func (k *stepKiller) killAt(ctx context.Context, step killStep, wave []demoUpdate) {
 	w := k.w
 	w.t.Helper()
 	w.must(w.publish(ctx, wave[:len(wave)/2]))
@@ -176,28 +174,27 @@ func (k *stepKiller) killAt(ctx context.Context, step killStep, wave []demoUpdat
 	k.arm(step, n, reaches)
 	w.must(w.work())
 	worker := w.current()
-	var killed time.Time
-	for end := time.Now().Add(20 * time.Second); killed.IsZero() && time.Now().Before(end); poll() {
+	early := false
+	for end := time.Now().Add(20 * time.Second); !early && time.Now().Before(end); pollStatus() {
 		if st, err := w.app.Status(ctx); err == nil && ownedBy(worker.pid)(st) {
 			break
 		}
 		select {
-		case killed = <-k.fired:
+		case <-k.fired:
+			early = true
 		default:
 		}
 	}
-	early := !killed.IsZero()
 	w.must(w.publish(ctx, wave[len(wave)/2:]))
 	if !early {
 		select {
-		case killed = <-k.fired:
+		case <-k.fired:
 		case <-time.After(20 * time.Second):
 			w.t.Fatalf("%s: did not happen %d times", step, n)
 		}
 	}
 	w.t.Logf("%s: worker %d killed at occurrence %d, early %t, a write on its way goes on %t",
 		step, worker.pid, n, early, step == stepArrived && reaches)
-	return killed
 }
 
 // TestKillAtSteps kills workers that share a NATS server which lives on, each in
@@ -210,23 +207,26 @@ func TestKillAtSteps(t *testing.T) {
 	steps := slices.Sorted(maps.Keys(killCounts)) // for the seed to say what happens
 	const wave = 250
 	kill := rounds * len(steps)
-	w := newKillWorld(t, int(float64(wave*(kill+1))/(1-demoWave)), demoOffice, demoShop)
+	w := newFaultWorld(t, "kill -9 at a step", int(float64(wave*(kill+1))/(1-demoWave)), demoOffice, demoShop)
 	w.plan.mixed()
+	w.askForMails()
 	k := &stepKiller{w: w, fired: make(chan time.Time, 1)}
 	k.between()
 	w.apart(ctx)
 	k.listen()
 
-	var killed []time.Time
+	w.row.rounds = kill
+	kills := 0
 	rest := w.plan.updates
 	fired := map[killStep]int{}
 	for range rounds {
 		w.rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
-		if i := slices.Index(steps, stepClaimed); i == 0 && len(killed) == 0 {
+		if i := slices.Index(steps, stepClaimed); i == 0 && kills == 0 {
 			steps[0], steps[1] = steps[1], steps[0] // the first worker takes over from nobody
 		}
 		for _, step := range steps {
-			killed = append(killed, k.killAt(ctx, step, rest[:wave]))
+			k.killAt(ctx, step, rest[:wave])
+			kills++
 			rest = rest[wave:]
 			fired[step]++
 		}
@@ -240,7 +240,8 @@ func TestKillAtSteps(t *testing.T) {
 			t.Errorf("%s: %d workers were killed there, want %d", step, fired[step], rounds)
 		}
 	}
-	w.judge(ctx, killed)
+	w.judge(ctx)
+	w.wasOpen()
 }
 
 // mixed leaves of a plan what follows its first wave, which is all bulk.

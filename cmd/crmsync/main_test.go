@@ -12,10 +12,10 @@ import (
 
 var kills = flag.Int("kills", 12, "how many workers the kill tests kill")
 
-// TestMain makes this binary the crmsync command as well: under that name it
-// runs main, whose processes are looked at from outside only.
+// TestMain makes this binary the crmsync command as well, and a NATS server: under
+// those names it runs them, as processes that are looked at from outside only.
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"crmsync": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"crmsync": main, "natsd": natsd})
 }
 
 type leakChecked struct{ m *testing.M }
@@ -28,6 +28,7 @@ func (l leakChecked) Run() int {
 		return 1
 	}
 	code := l.m.Run()
+	faults.tell(os.Stdout)
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

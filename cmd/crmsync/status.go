@@ -71,6 +71,12 @@ func (c *statusCmd) show(g *Globals, st app.Status) error {
 
 func printStatus(w io.Writer, st app.Status) {
 	fmt.Fprintf(w, "NATS %s · %d worker(s)%s\n", st.NATS.URL, len(st.Sessions), listed(st.Sessions))
+	if st.Store != nil && !st.Store.OK() {
+		fmt.Fprintf(w, "store %s: %s\n", st.Store.State, st.Store.Text)
+	}
+	if d := st.NATS.Durability; !d.OK() {
+		fmt.Fprintf(w, "not durable: %s\n", d.Text)
+	}
 	if len(st.Targets) == 0 {
 		fmt.Fprintln(w, "no targets yet: start `crmsync run` with a configuration that has some")
 		return

@@ -44,7 +44,9 @@ async function turn() {
     lastGood = Date.now();
     render(status);
     news("live", "live");
-    show($("banner"), false);
+    const wrong = troubles(status);
+    text($("banner"), wrong.join(" "));
+    show($("banner"), wrong.length > 0);
     await letters.turn(status, Date.now() + skew);
   } catch (err) {
     if (err instanceof Refused) {
@@ -69,6 +71,16 @@ function next() {
 function news(kind, words) {
   $("news").dataset.kind = kind;
   text($("news"), words);
+}
+
+/** What is wrong with the store, in sentences. */
+function troubles(status) {
+  const out = [];
+  const store = status.store;
+  if (store?.state && store.state !== "ok") out.push(`Store ${store.state}: ${store.text}.`);
+  const durability = status.nats?.durability;
+  if (durability?.state === "unproven") out.push(`Not durable: ${durability.text}.`);
+  return out;
 }
 
 function render(status) {

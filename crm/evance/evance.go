@@ -114,6 +114,10 @@ func (c *Client) Rules() contact.Rules {
 	return r
 }
 
+// Within has no request sent that may not end before an instant; see
+// [crm.Client.Within].
+func (c *Client) Within(lease func() time.Time) { c.http.Within(lease) }
+
 // CloseIdle closes the connections that no request uses.
 func (c *Client) CloseIdle() { c.http.CloseIdle() }
 

@@ -35,6 +35,7 @@ var plants = []plant{
 		{"queue/source.go", "	return s.sess.until()\n}", "	return time.Now().Add(time.Hour)\n}"},
 		{"queue/source.go", "	if !time.Now().Before(s.sess.until()) {", "	if s.sess == nil {"},
 		{"queue/session.go", "		left := time.Until(s.until())\n", "		left := s.lease\n"},
+		{"queue/session.go", "		t.Reset(min(wait, max(0, time.Until(s.until()))))", "		t.Reset(wait)"},
 	}},
 	{"claims-from-the-living", "a target is taken from an owner that lives", []edit{
 		{"queue/claim.go", "		if err != nil || !e.gone {\n			return 0, err", "		if err != nil || e.gone && false {\n			return 0, err"},

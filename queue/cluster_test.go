@@ -1,0 +1,81 @@
+package queue
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/rs/zerolog"
+)
+
+// member is one server of a cluster whose routes lead to these ports.
+func member(t *testing.T, name string, port int, routes []int) *server.Server {
+	t.Helper()
+	o := &server.Options{
+		ServerName: name, Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, NoSigs: true, NoLog: true,
+		Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: port}, MaxPayload: 1 << 20,
+	}
+	for _, r := range routes {
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", r)})
+	}
+	s, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(20 * time.Second) {
+		t.Fatal("not ready")
+	}
+	return s
+}
+
+func ports(t *testing.T, n int) (out []int) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		out = append(out, l.Addr().(*net.TCPAddr).Port)
+	}
+	return out
+}
+
+// Who comes while a cluster of three is still being started keeps the streams on
+// three servers all the same.
+func TestReplicasOfAClusterThatStarts(t *testing.T) {
+	t.Parallel()
+	p := ports(t, 3)
+	first := member(t, "n0", p[0], p)
+	q := open(t, Options{URL: first.ClientURL(), Name: "test", Timeout: 2 * time.Second, Log: zerolog.Nop()})
+	q.peersWait = time.Minute
+	done := make(chan error, 1)
+	go func() { done <- q.Setup(t.Context(), []string{"office"}) }()
+	select {
+	case err := <-done:
+		t.Fatalf("set up on one server of three: %v", err)
+	case <-time.After(time.Second):
+	}
+	member(t, "n1", p[1], p)
+	member(t, "n2", p[2], p)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range mustWant(t, "office") {
+		info, err := q.info(t.Context(), c.Name)
+		if err != nil || info.Config.Replicas != 3 {
+			t.Errorf("%s: %+v, %v", c.Name, info, err)
+		}
+	}
+	if n, clustered, err := q.Replicas(t.Context()); n != 3 || !clustered || err != nil {
+		t.Errorf("%d replicas, clustered %t, %v", n, clustered, err)
+	}
+	if lease, err := q.SessionLease(t.Context()); lease != DefaultLeaseCluster || err != nil {
+		t.Errorf("lease %s, %v", lease, err)
+	}
+}
