@@ -353,7 +353,7 @@ func (c *crowd) byTurns() (o Operation, turns []turn) {
 		t := turn{from: time.Now().Add(settling), redrives: redrives}
 		long := 5 * time.Second
 		if !redrives {
-			long = 3 * time.Second
+			long = 2 * time.Second
 		}
 		over := false
 		select {

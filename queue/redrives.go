@@ -159,10 +159,20 @@ func (q *Queue) sendPart(ctx context.Context, part []*again, claimed time.Time) 
 		}
 		return
 	}
+	if err := q.hasRoom(ctx); err != nil {
+		for _, a := range part {
+			a.err = fmt.Errorf("letter %d: %w", a.letter.Seq, err)
+		}
+		q.giveBack(ctx, part)
+		return
+	}
 	stored := q.storeAll(ctx, msgs)
+	unsafe := q.holds()
 	full := false
 	for i, a := range part {
 		switch err := stored[i].err; {
+		case err == nil && unsafe != nil:
+			a.err = fmt.Errorf("letter %d: %w", a.letter.Seq, unsafe)
 		case err == nil:
 			a.sent = Redriven{Letter: a.letter.Seq, Class: a.claim.Class, Seq: stored[i].seq, MsgID: a.claim.MsgID}
 		case full && refused(err):
@@ -170,6 +180,19 @@ func (q *Queue) sendPart(ctx context.Context, part []*again, claimed time.Time) 
 		default:
 			a.sent, a.err = q.send(ctx, a.letter, a.claim, claimed)
 			full = full || errors.Is(a.err, ErrFull)
+		}
+	}
+}
+
+// giveBack drops the claims of what is not sent.
+func (q *Queue) giveBack(ctx context.Context, part []*again) {
+	claims := make([]*Claim, len(part))
+	for i, a := range part {
+		claims[i] = a.claim
+	}
+	if err := q.dropAll(ctx, claims); err != nil {
+		for _, a := range part {
+			a.err = errors.Join(a.err, err)
 		}
 	}
 }

@@ -386,6 +386,38 @@ func TestOperationWaitsForRoom(t *testing.T) {
 	}
 }
 
+// Where the disk is nearly full nothing is sent, and the letters are as before.
+func TestBatchWithoutSpace(t *testing.T) {
+	q := setUp(t, "office")
+	peer := peerOf(t, q, &link{})
+	ls := recordsOf(manyDead(t, q, together))
+	space := func(err error) {
+		peer.mu.Lock()
+		defer peer.mu.Unlock()
+		peer.roomErr, peer.roomAt = err, time.Now().Add(time.Hour)
+	}
+	for _, n := range []int{together, 2} {
+		space(ErrNoSpace)
+		for _, a := range peer.redriveAll(t.Context(), ls[:n], RedriveOptions{Actor: alice}) {
+			if !errors.Is(a.err, ErrNoSpace) {
+				t.Errorf("letter %d: %v", a.letter.Seq, a.err)
+			}
+		}
+		if waiting(t, q, contact.Bulk) != 0 || claimedBy(t, q, "") != 0 {
+			t.Errorf("of %d: %d updates, %d in hand", n, waiting(t, q, contact.Bulk), claimedBy(t, q, ""))
+		}
+	}
+	space(nil)
+	for _, a := range peer.redriveAll(t.Context(), ls, RedriveOptions{Actor: alice}) {
+		if a.err != nil {
+			t.Error(a.err)
+		}
+	}
+	if n := waiting(t, q, contact.Bulk); n != together {
+		t.Errorf("%d updates", n)
+	}
+}
+
 // A contact that is forgotten between the claim and the sending stays forgotten.
 func TestForgettingBeatsABatch(t *testing.T) {
 	q := setUp(t, "office")
