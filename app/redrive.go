@@ -26,7 +26,7 @@ type Redrive struct {
 	Filter DeadFilter // which; its order and page do not count
 	IDs    []uint64   // or these
 	Force  bool       // overwrite what is newer in the CRM
-	Rate   float64    // letters a second at most; 0: as the lane takes them
+	Rate   float64    // letters a second at most; 0: DefaultRedriveRate
 	Canary int        // so many first; stop if one of them dies again
 }
 
@@ -166,6 +166,9 @@ type Pace struct {
 // Pace estimates how long n letters take: their rate, or what the lane's quota
 // leaves where that is less.
 func (a *App) Pace(ctx context.Context, target string, n int64, rate float64) (Pace, error) {
+	if rate == 0 {
+		rate = DefaultRedriveRate
+	}
 	p := Pace{PerSecond: rate}
 	st, err := a.Status(ctx)
 	if err != nil {
@@ -186,7 +189,7 @@ func (a *App) Pace(ctx context.Context, target string, n int64, rate float64) (P
 		if c := t.Lane.Counts; c.Calls > 0 {
 			each = max(1, float64(c.Requests)/float64(c.Calls))
 		}
-		if can := t.Lane.Rate / each; can > 0 && (rate == 0 || can < rate) {
+		if can := t.Lane.Rate / each; can > 0 && can < rate {
 			p.PerSecond = can
 		}
 	}
@@ -206,6 +209,10 @@ func isTaken(err error) error {
 	}
 	return err
 }
+
+// DefaultRedriveRate is how many letters a second are sent at most where nothing
+// else is said.
+const DefaultRedriveRate = queue.DefaultRedriveRate
 
 // OutcomeDead is the outcome of an update that is dead again.
 const OutcomeDead = contact.Dead

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -84,8 +85,15 @@ func (a *App) waits(ctx context.Context, w *Why) error {
 	if t.Owner == "" {
 		return nil
 	}
-	if _, err := a.ask(ctx, w.Target, question{Contact: w.Contact}, &w.Now); err != nil {
-		w.Waits = strings.TrimPrefix(w.Waits+"; ", "; ") + "what its owner does not say: " + err.Error()
+	answered, err := a.ask(ctx, w.Target, question{Contact: w.Contact}, &w.Now)
+	if err == nil && !answered {
+		err = errors.New("nobody answers for " + w.Target + " at this moment")
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		w.Waits = strings.TrimPrefix(w.Waits+"; ", "; ") + "what only its owner knows, " + t.Owner + ": " + err.Error() + "; try again, or see crmsync status"
 		return nil // the story is told all the same
 	}
 	switch {

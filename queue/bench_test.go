@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -34,10 +35,16 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkDrain is Next and Settle with nothing between, 256 settlements at a
+// BenchmarkDrain is Next and Settle with nothing between, so many settlements at a
 // time, each of one update of another contact: the most that a target without a
 // CRM could do.
 func BenchmarkDrain(b *testing.B) {
+	for _, atOnce := range []int{256, 8} {
+		b.Run(fmt.Sprint(atOnce), func(b *testing.B) { benchmarkDrain(b, atOnce) })
+	}
+}
+
+func benchmarkDrain(b *testing.B, atOnce int) {
 	q := setUp(b, "office")
 	const load = 20_000
 	b.ReportAllocs()
@@ -57,7 +64,7 @@ func BenchmarkDrain(b *testing.B) {
 		ctx, stop := context.WithCancel(b.Context())
 		b.StartTimer()
 		err := q.Own(ctx, plain("office"), func(ctx context.Context, s *Source) {
-			drain(b, s, load)
+			drain(b, s, load, atOnce)
 			stop()
 		})
 		if err != nil {
@@ -68,10 +75,10 @@ func BenchmarkDrain(b *testing.B) {
 	b.ReportMetric(float64(done)/b.Elapsed().Seconds(), "updates/s")
 }
 
-func drain(b *testing.B, s *Source, n int) {
-	work := make(chan *contact.Update, 256)
+func drain(b *testing.B, s *Source, n, atOnce int) {
+	work := make(chan *contact.Update, atOnce)
 	var wg sync.WaitGroup
-	for range 256 {
+	for range atOnce {
 		wg.Go(func() {
 			for u := range work {
 				st := settlement(contact.Applied, u)

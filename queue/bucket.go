@@ -64,6 +64,14 @@ func (b bucket) create(ctx context.Context, key string, value []byte) (uint64, e
 // write stores a value, or the mark of a deletion, that ttl later is gone; 0:
 // never.
 func (b bucket) write(ctx context.Context, key string, value []byte, op string, expect int64, ttl time.Duration) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.q.timeout)
+	defer cancel()
+	a, err := b.q.publish(ctx, b.message(key, value, op, expect, ttl))
+	return a.Seq, err
+}
+
+// message is what write publishes.
+func (b bucket) message(key string, value []byte, op string, expect int64, ttl time.Duration) *nats.Msg {
 	subject := b.subject(key)
 	if b.q.api != jetstream.DefaultAPIPrefix {
 		subject = b.q.api + subject // as every client reaches a bucket of another domain
@@ -79,10 +87,7 @@ func (b bucket) write(ctx context.Context, key string, value []byte, op string, 
 	if expect != anyRevision {
 		m.Header.Set(headerLast, strconv.FormatInt(expect, 10))
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.q.timeout)
-	defer cancel()
-	a, err := b.q.publish(ctx, m)
-	return a.Seq, err
+	return m
 }
 
 // get reads a key; its entry is gone where it does not exist.

@@ -71,8 +71,8 @@ func (q *Queue) gather(first *commit) (group []*commit, held *commit) {
 	return group, nil
 }
 
-// commitAll stores a group as one batch, and each act by itself where the batch
-// is refused.
+// commitAll stores a group as one batch, and each act by itself where they are few
+// or the batch is refused.
 func (q *Queue) commitAll(group []*commit) {
 	var msgs []*nats.Msg
 	valid := group[:0]
@@ -91,6 +91,10 @@ func (q *Queue) commitAll(group []*commit) {
 	if len(valid) == 0 {
 		return
 	}
+	if len(valid) > 1 && len(msgs) <= fewMessages {
+		q.commitEach(valid)
+		return
+	}
 	ack, err := q.atomic(q.life, msgs)
 	switch {
 	case err == nil:
@@ -104,8 +108,11 @@ func (q *Queue) commitAll(group []*commit) {
 			c.finish(result{err: err})
 		}
 	default:
-		for _, c := range valid {
-			q.commitAll([]*commit{c})
-		}
+		q.commitEach(valid)
 	}
+}
+
+// commitEach stores each act by itself.
+func (q *Queue) commitEach(group []*commit) {
+	aside(len(group), fewMessages, func(i int) { q.commitAll(group[i : i+1]) })
 }

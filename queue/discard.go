@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nuid"
 
@@ -67,14 +66,9 @@ func (q *Queue) discard(ctx context.Context, id uint64, detail string, keepOrigi
 		return err
 	}
 	k := contact.Key{Target: letter.Target, ID: letter.Contact}
-	r := letter
-	r.Outcome, r.Detail, r.Ended, r.Letter = contact.Discarded, detail, time.Now().UTC(), id
-	r.Seq, r.Time = 0, time.Time{}
-	if !keepOriginal {
-		r.Original, r.OriginalHeader = nil, nil
-	}
+	r := discarded(&letter, detail, keepOriginal, standing{})
 	for n := 0; ; n++ {
-		err := q.discardOnce(ctx, k, &r)
+		err := q.discardOnce(ctx, k, r)
 		if err == nil {
 			break
 		}

@@ -52,7 +52,7 @@ func (s *Source) take(r *reading, m inMsg) error {
 	s.mu.Unlock()
 	if fresh {
 		select {
-		case s.q.loads <- &load{s: s, of: of}:
+		case s.q.loads[r.class] <- &load{s: s, of: of}:
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		}

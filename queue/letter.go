@@ -241,24 +241,35 @@ func (q *Queue) claims(ctx context.Context, target string, f func(*Claim) error)
 	})
 }
 
-// take claims a letter for c; the error wraps ErrInHand where somebody has it.
-func (q *Queue) take(ctx context.Context, c *Claim) error {
-	k := contact.Key{Target: c.Target, ID: c.Contact}
+func (c *Claim) encode() ([]byte, error) {
 	b, err := json.Marshal(c)
 	if err != nil {
-		return fmt.Errorf("queue: claim letter %d: %w", c.Letter, err)
+		return nil, fmt.Errorf("queue: claim letter %d: %w", c.Letter, err)
 	}
-	key := letterKey(claimKey, k, c.Letter)
+	return b, nil
+}
+
+// key is where a claim is stored.
+func (c *Claim) key() string {
+	return letterKey(claimKey, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter)
+}
+
+// take claims a letter for c; the error wraps ErrInHand where somebody has it.
+func (q *Queue) take(ctx context.Context, c *Claim) error {
+	b, err := c.encode()
+	if err != nil {
+		return err
+	}
 	var there *Claim
 	var again error
 	for n := 0; ; n++ {
-		c.rev, err = q.letters.create(ctx, key, b)
+		c.rev, err = q.letters.create(ctx, c.key(), b)
 		if err == nil {
 			return nil
 		}
 		// Someone has it, or we have and the answer was lost; or whoever had it
 		// has given it back since.
-		there, again = q.claimOf(ctx, k, c.Letter)
+		there, again = q.claimOf(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter)
 		if n == 3 || again != nil || there != nil || apiErrorOf(err).ErrCode != errWrongLast {
 			break
 		}
@@ -275,13 +286,13 @@ func (q *Queue) take(ctx context.Context, c *Claim) error {
 	return there.held()
 }
 
-// markTTL is how long the mark of a deleted key of the letters' bucket stays.
-const markTTL = time.Hour
+// markTTL is how long the mark of a claim that was given back stays. Whoever lists
+// claims reads the marks as well, and a redrive of many leaves as many.
+const markTTL = time.Minute
 
 // drop gives a claim back.
 func (q *Queue) drop(ctx context.Context, c *Claim) error {
-	key := letterKey(claimKey, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter)
-	_, err := q.letters.write(ctx, key, nil, kvDeleteMark, int64(c.rev), markTTL)
+	_, err := q.letters.write(ctx, c.key(), nil, kvDeleteMark, int64(c.rev), markTTL)
 	if err != nil && apiErrorOf(err).ErrCode != errWrongLast { // else it was dropped, by us or in our place
 		return fmt.Errorf("queue: give letter %d back: %w", c.Letter, err)
 	}

@@ -123,6 +123,11 @@ func (q *Queue) editedLetters(ctx context.Context, target string, into map[uint6
 	})
 }
 
+// needsHeads says that what the server chooses must be looked at.
+func (f Filter) needsHeads() bool {
+	return f.Reason != contact.NoReason || f.Status != 0 || f.Field != "" || f.Fingerprint != "" || f.Match != ""
+}
+
 // needsBodies says that headers do not suffice to choose.
 func (f Filter) needsBodies() bool { return f.Match != "" }
 

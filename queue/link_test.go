@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"net"
 	"sync"
 )
@@ -12,6 +13,7 @@ type link struct {
 	conns map[net.Conn]bool
 	cut   bool
 	froze chan struct{} // not nil: what is written and read waits until it is closed
+	at    []byte        // not nil: freeze when this is written
 }
 
 // Dial makes a connection that the link controls.
@@ -54,7 +56,22 @@ func (l *link) mend() {
 func (l *link) freeze() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.froze = make(chan struct{})
+	l.freezeLocked()
+}
+
+func (l *link) freezeLocked() { l.froze, l.at = make(chan struct{}), nil }
+
+// freezeAt has the link freeze at the moment at which something is written.
+func (l *link) freezeAt(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at = []byte(what)
+}
+
+func (l *link) frozen() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.froze != nil
 }
 
 func (l *link) thaw() {
@@ -69,6 +86,16 @@ func (l *link) thaw() {
 type linked struct {
 	net.Conn
 	l *link
+}
+
+// Write freezes the link where it was asked for.
+func (c *linked) Write(b []byte) (int, error) {
+	c.l.mu.Lock()
+	if c.l.at != nil && bytes.Contains(b, c.l.at) {
+		c.l.freezeLocked()
+	}
+	c.l.mu.Unlock()
+	return c.Conn.Write(b)
 }
 
 // Read waits while the link is frozen.

@@ -39,8 +39,8 @@ type RedrivePlan struct {
 	IDs           []uint64 `json:"ids,omitempty"`
 	Force         bool     `json:"force,omitempty"`
 	OriginalClass bool     `json:"original_class,omitempty"`
-	// Rate is how many letters a second are sent at most; 0: as fast as
-	// Window lets them.
+	// Rate is how many letters a second are sent at most; 0:
+	// DefaultRedriveRate.
 	Rate float64 `json:"rate,omitempty"`
 	// Window is how many updates may be unfinished at once; 0:
 	// DefaultRedriveWindow.
@@ -48,6 +48,17 @@ type RedrivePlan struct {
 	// Canary is how many letters are sent before all others; if one of them
 	// dies again nothing more is sent. 0: none.
 	Canary int `json:"canary,omitempty"`
+}
+
+// DefaultRedriveRate is how many letters a second an operation sends at most: what
+// has died can wait, and live traffic shares the store with it.
+const DefaultRedriveRate = 50
+
+func (p *RedrivePlan) rate() float64 {
+	if p.Rate > 0 {
+		return p.Rate
+	}
+	return DefaultRedriveRate
 }
 
 // DefaultRedriveWindow is how many updates of one operation may be unfinished at

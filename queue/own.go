@@ -78,6 +78,9 @@ func (q *Queue) Own(ctx context.Context, opt OwnOptions, lane func(ctx context.C
 		for range committers {
 			q.run(q.committer)
 		}
+		for range liveLoaders {
+			q.run(q.liveLoader)
+		}
 		for range loaders {
 			q.run(q.loader)
 		}

@@ -109,7 +109,7 @@ type Queue struct {
 	wg      sync.WaitGroup // goroutines started by this package
 	engines sync.Once      // committers and loaders
 	commits chan *commit
-	loads   chan *load
+	loads   [contact.Classes]chan *load
 
 	keeper   atomic.Pointer[keeper] // where this process looks after the store
 	goneSome atomic.Bool            // gone is not empty
@@ -151,8 +151,11 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	}
 	q := &Queue{
 		opt: o, log: o.Log, timeout: o.Timeout, limits: limits{window: Window, bytes: WindowBytes, span: Span, idle: maxIdle, infer: inferAbove},
-		commits: make(chan *commit, 4*maxBatch), loads: make(chan *load, 4*prefetch),
+		commits:   make(chan *commit, 4*maxBatch),
 		mendAfter: mendAfter, peersWait: peersWait, targets: map[string]bool{}, ended: map[string]bool{}, jobs: map[string]JobOrder{}, sources: map[*Source]bool{}, gone: map[contact.Key][contact.Classes]uint64{}, breaks: map[int]context.CancelFunc{},
+	}
+	for c := range q.loads {
+		q.loads[c] = make(chan *load, 2*prefetch)
 	}
 	q.life, q.stop = context.WithCancel(context.Background())
 	if o.Embedded != nil {

@@ -14,35 +14,57 @@ import (
 // recount finds what the operation has done so far: its claims are what waits,
 // the records tell what has ended. It returns the last record that it saw.
 func (r *redriver) recount(ctx context.Context) (uint64, error) {
-	own, err := r.claims(ctx)
-	if err != nil {
+	if err := r.takeUp(ctx); err != nil {
 		return 0, err
-	}
-	for _, c := range own {
-		r.open[c.Letter] = &Claim{Letter: c.Letter, Target: c.Target, Contact: c.Contact, MsgID: c.MsgID}
-		// Who made it may have stopped before it was published.
-		if err := r.q.mendOne(ctx, c); err != nil {
-			return 0, fmt.Errorf("letter %d: %w", c.Letter, err)
-		}
 	}
 	clear(r.op.Ended)
 	r.op.DeadAgain = nil
 	from := r.op.First
-	err = r.q.follow(ctx, outcomeStream, r.config(from), false, func(m inMsg) error {
+	err := r.q.follow(ctx, outcomeStream, r.config(from), false, func(m inMsg) error {
 		from = m.seq
 		if e, ok := r.endOf(m); ok {
 			r.count(e)
-			if len(r.op.IDs) > 0 || e.letter > r.op.Cursor {
-				r.before[e.letter] = true
-			}
 		}
 		return nil
 	})
+	r.tally()
+	return from, err
+}
+
+// takeUp goes on with letters that were claimed and of which this process does not
+// know whether they were sent: somebody who stopped, or a server that did not answer,
+// had a part in it.
+func (r *redriver) takeUp(ctx context.Context) error {
+	own, err := r.claims(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range own {
+		// One that was dealt with waits for its letter to be removed.
+		if r.open[c.Letter] != nil || r.over[c.Letter] || r.running && len(r.op.IDs) == 0 && c.Letter <= r.op.Cursor {
+			continue
+		}
+		if err := r.q.mendOne(ctx, c); err != nil {
+			return fmt.Errorf("letter %d: %w", c.Letter, err)
+		}
+		r.open[c.Letter] = &Claim{Letter: c.Letter, Target: c.Target, Contact: c.Contact, MsgID: c.MsgID}
+		r.heard, r.changed = time.Now(), true
+	}
+	r.tally()
+	return nil
+}
+
+// tally counts what was sent: what is open and what has ended, whoever was told that
+// it was stored.
+func (r *redriver) tally() {
 	r.op.Sent = int64(len(r.open))
 	for _, n := range r.op.Ended {
 		r.op.Sent += n
 	}
-	return from, err
+	r.op.Chosen = r.op.Sent
+	for _, n := range r.op.Skipped {
+		r.op.Chosen += n
+	}
 }
 
 // claims lists the letters that the operation has in hand.
@@ -81,16 +103,24 @@ func (r *redriver) endOf(m inMsg) (ended, bool) {
 func (r *redriver) count(e ended) {
 	if r.missed[e.letter] { // its record was told of before it was erased
 		delete(r.missed, e.letter)
-		r.op.Sent++
 		r.op.Skipped[SkipGone]--
 	}
-	delete(r.open, e.letter)
+	r.close(e.letter)
 	r.heard = time.Now()
 	r.op.Ended[e.outcome]++
 	if e.outcome == contact.Dead && len(r.op.DeadAgain) < maxAuditIDs {
 		r.op.DeadAgain = append(r.op.DeadAgain, e.record)
 	}
+	r.tally()
 	r.changed = true
+}
+
+// close notes that the update of a letter has ended.
+func (r *redriver) close(letter uint64) {
+	delete(r.open, letter)
+	if len(r.op.IDs) > 0 || letter > r.op.Cursor {
+		r.over[letter] = true
+	}
 }
 
 // miss counts letters as gone whose updates ended without a record: they were
@@ -118,10 +148,10 @@ func (r *redriver) miss(ctx context.Context) {
 		// never comes.
 		var e *end
 		if e, err = r.q.endOf(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c); err == nil && e == nil {
-			delete(r.open, id)
+			r.close(id)
 			r.missed[id] = true
-			r.op.Sent--
 			r.op.Skipped[SkipGone]++
+			r.tally()
 			r.changed = true
 		}
 	}
@@ -144,11 +174,8 @@ func (r *redriver) follow(ctx context.Context, from uint64) error {
 
 // clear waits until the letters of all that ended are gone.
 func (r *redriver) clear(ctx context.Context) error {
-	for began := time.Now(); ; {
-		left, err := r.claims(ctx)
-		if err != nil || len(left) == 0 {
-			return err
-		}
+	left, err := r.claims(ctx)
+	for n, began := 0, time.Now(); err == nil && len(left) > 0; n++ {
 		if time.Since(began) > settleWait {
 			for _, c := range left {
 				if err := r.q.mendOne(ctx, c); err != nil {
@@ -156,8 +183,24 @@ func (r *redriver) clear(ctx context.Context) error {
 				}
 			}
 		}
-		if !sleep(ctx, 20*time.Millisecond) {
+		if !sleep(ctx, min(20*time.Millisecond<<min(n, 4), 200*time.Millisecond)) {
 			return ctx.Err()
 		}
+		left, err = r.stillHeld(ctx, left)
 	}
+	return err
+}
+
+// stillHeld is those of these claims that are there still.
+func (r *redriver) stillHeld(ctx context.Context, claims []*Claim) (left []*Claim, err error) {
+	for _, c := range claims {
+		now, err := r.q.claimOf(ctx, contact.Key{Target: c.Target, ID: c.Contact}, c.Letter)
+		if err != nil {
+			return nil, err
+		}
+		if now != nil && now.MsgID == c.MsgID {
+			left = append(left, c)
+		}
+	}
+	return left, nil
 }

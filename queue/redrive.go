@@ -102,10 +102,10 @@ func (q *Queue) redrive(ctx context.Context, letter *Record, o RedriveOptions) (
 	if err != nil {
 		return Redriven{}, err
 	}
+	claimed := time.Now() // at the earliest
 	if err := q.take(ctx, c); err != nil {
 		return Redriven{}, err
 	}
-	began := time.Now()
 	// Whoever had it before us may have finished between our reading and our
 	// claim, and somebody may have edited it.
 	if _, err := q.deadLetter(ctx, letter.Seq); err != nil {
@@ -115,9 +115,9 @@ func (q *Queue) redrive(ctx context.Context, letter *Record, o RedriveOptions) (
 		return Redriven{}, err
 	}
 	if again, err := q.prepare(ctx, letter, o); err != nil || string(again.Body) != string(c.Body) {
-		return Redriven{}, errors.Join(cmp.Or(err, fmt.Errorf("letter %d: %w: it was edited at this moment; try again", letter.Seq, ErrInHand)), q.drop(ctx, c))
+		return Redriven{}, errors.Join(cmp.Or(err, editedNow(letter.Seq)), q.drop(ctx, c))
 	}
-	return q.send(ctx, letter, c, began)
+	return q.send(ctx, letter, c, claimed)
 }
 
 // deadLetter reads a dead letter.
@@ -131,6 +131,18 @@ func (q *Queue) deadLetter(ctx context.Context, id uint64) (Record, error) {
 
 // prepare checks that a letter can be sent and says as what.
 func (q *Queue) prepare(ctx context.Context, letter *Record, o RedriveOptions) (*Claim, error) {
+	var edit *Edit
+	if o.Body == nil {
+		var err error
+		if edit, err = q.Edited(ctx, letter); err != nil {
+			return nil, err
+		}
+	}
+	return prepared(letter, edit, o)
+}
+
+// prepared is prepare where the letter's edit is known, nil for none.
+func prepared(letter *Record, edit *Edit, o RedriveOptions) (*Claim, error) {
 	c := &Claim{
 		Letter: letter.Seq, Target: letter.Target, Contact: letter.Contact, Operation: o.operation, By: o.By,
 		Class: contact.Bulk, MsgID: "redrive-" + strconv.FormatUint(letter.Seq, 10) + "-" + nuid.Next(), Force: o.Force, Body: o.Body,
@@ -140,10 +152,8 @@ func (q *Queue) prepare(ctx context.Context, letter *Record, o RedriveOptions) (
 	}
 	if c.Body != nil {
 		c.Edited = o.By
-	} else if e, err := q.Edited(ctx, letter); err != nil {
-		return nil, err
-	} else if e != nil {
-		c.Body, c.Edited = e.Body, e.By
+	} else if edit != nil {
+		c.Body, c.Edited = edit.Body, edit.By
 	}
 	u := repeat(letter, c)
 	if u.Bad != nil {
@@ -215,11 +225,15 @@ const (
 	mendAfter     = 30 * time.Second
 )
 
+var errNotInTime = errors.New("it could not be stored in time; the target's owner sends it or gives it back")
+
+func notInTime(letter uint64) error { return fmt.Errorf("queue: letter %d: %w", letter, errNotInTime) }
+
 // send publishes what a claim stands for.
 func (q *Queue) send(ctx context.Context, letter *Record, c *Claim, claimed time.Time) (Redriven, error) {
 	for n := 0; ; n++ {
 		if left := publishWithin - time.Since(claimed); left <= 0 {
-			return Redriven{}, fmt.Errorf("queue: letter %d: it could not be stored in time; the target's owner sends it or gives it back", letter.Seq)
+			return Redriven{}, notInTime(letter.Seq)
 		}
 		s, err := q.Publish(ctx, sendable(repeat(letter, c)))
 		if err == nil {
@@ -232,35 +246,6 @@ func (q *Queue) send(ctx context.Context, letter *Record, c *Claim, claimed time
 			return Redriven{}, fmt.Errorf("letter %d: %w", letter.Seq, err)
 		}
 	}
-}
-
-// end is how an update that repeated a letter ended.
-type end struct {
-	letter  uint64
-	key     contact.Key
-	msgID   string
-	outcome contact.Outcome
-	record  uint64
-}
-
-// finish removes a letter, or gives it back, once the update that repeated it has
-// ended. It may be repeated at any time.
-func (q *Queue) finish(ctx context.Context, e end) error {
-	c, err := q.claimOf(ctx, e.key, e.letter)
-	if err != nil || c == nil || c.MsgID != e.msgID {
-		return err // not a redrive of ours, or finished
-	}
-	if e.outcome != contact.Cancelled {
-		detail := fmt.Sprintf("sent again by %s: %s, record %d", cmp.Or(c.By, "someone"), e.outcome, e.record)
-		if e.outcome == contact.Dead {
-			detail = fmt.Sprintf("sent again by %s: dead again as letter %d", cmp.Or(c.By, "someone"), e.record)
-		}
-		if err := q.discard(ctx, e.letter, detail, c.Body != nil); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		return q.release(ctx, c)
-	}
-	return q.drop(ctx, c)
 }
 
 // mend finishes what was begun with letters of a target and not ended, because a

@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	redrivePage = 500 // letters that are chosen at a time
-	saveEach    = time.Second
+	redrivePage      = 500     // letters that are chosen at a time
+	redrivePageBytes = 8 << 20 // and so much of their originals is read with them
+	redriveTogether  = 100     // letters that are sent together at most
+	saveEach         = time.Second
 	// settleWait is how long a runner waits for the owners to remove the
 	// letters of updates that have ended before it does that itself.
 	settleWait = 3 * time.Second
@@ -32,15 +34,18 @@ type redriver struct {
 	open   map[uint64]*Claim // letters whose updates have not ended, without bodies
 	missed map[uint64]bool   // letters of which neither claim nor record was left
 	heard  time.Time         // when the last was sent, ended, or was looked for
-	before map[uint64]bool   // letters behind the cursor whose updates had ended when this process began
+	over   map[uint64]bool   // letters behind the cursor whose updates have ended
 	ends   chan ended
 	steers chan entry // the operation as others store it
 	failed chan error // the readers' ends
 
 	page    []uint64
-	read    bool // nothing follows the page
+	letters map[uint64]*Record // of the page, as far as they were read with it
+	read    bool               // nothing follows the page
 	due     time.Time
 	changed bool
+	running bool // what was done before is known
+	unclear bool // what became of some letters is not
 }
 
 // ended is the end of one update of an operation.
@@ -52,7 +57,7 @@ type ended struct {
 
 // RunRedrive carries an operation out, from where it is, until all its updates
 // have ended, it is cancelled, or ctx ends; then it may be run again, by any
-// process, and goes on. Of two that run one operation the later goes on, and the
+// process, and goes on. It outlasts a server that does not answer for a while. Of two that run one operation the later goes on, and the
 // other's error wraps [ErrLost]. check, which may be nil, may refuse a letter's
 // update. tell, which may be nil, hears of progress, about once a second.
 //
@@ -70,7 +75,7 @@ func (q *Queue) RunRedrive(ctx context.Context, id string, check func(*contact.U
 		o.Skipped = map[Skip]int64{}
 	}
 	r := &redriver{
-		q: q, op: o, tell: tell, open: map[uint64]*Claim{}, missed: map[uint64]bool{}, before: map[uint64]bool{},
+		q: q, op: o, tell: tell, letters: map[uint64]*Record{}, open: map[uint64]*Claim{}, missed: map[uint64]bool{}, over: map[uint64]bool{},
 		ends: make(chan ended, 64), steers: make(chan entry, 16), failed: make(chan error, 2), heard: time.Now(),
 		opt: RedriveOptions{Actor: o.actor(), Force: o.Force, OriginalClass: o.OriginalClass, Check: check, operation: o.ID},
 	}
@@ -94,9 +99,13 @@ func (q *Queue) takeOperation(ctx context.Context, id string) (Operation, error)
 
 func (r *redriver) run(ctx context.Context) (Operation, error) {
 	from, err := r.recount(ctx)
+	for n := 0; err != nil && r.passing(ctx, err, n); n++ {
+		from, err = r.recount(ctx)
+	}
 	if err != nil {
 		return r.op, err
 	}
+	r.running = true
 	reading, stop := context.WithCancel(ctx)
 	done := make(chan struct{}, 2)
 	go func() { r.failed <- r.follow(reading, from); done <- struct{}{} }()
@@ -126,15 +135,26 @@ func (r *redriver) loop(ctx context.Context) error {
 	defer tick.Stop()
 	turn := time.NewTimer(0)
 	defer turn.Stop()
-	for {
-		if err := r.step(ctx); err != nil {
-			return errors.Join(err, r.save(context.WithoutCancel(ctx)))
+	for n := 0; ; {
+		err := r.step(ctx)
+		final := r.op.State.Final()
+		if err == nil && final {
+			err = r.save(ctx)
 		}
-		if r.op.State.Final() {
-			return r.save(ctx)
+		switch {
+		case err == nil && final:
+			return nil
+		case err == nil:
+			n = 0
+		case !r.passing(ctx, err, n):
+			return errors.Join(err, r.save(context.WithoutCancel(ctx)))
+		default:
+			n++
+			r.unclear = true
+			continue
 		}
 		var due <-chan time.Time
-		if ready, wait := r.ready(); ready {
+		if n, wait := r.ready(); n > 0 {
 			turn.Reset(wait)
 			due = turn.C
 		}
@@ -150,7 +170,7 @@ func (r *redriver) loop(ctx context.Context) error {
 		case <-due:
 		case <-tick.C:
 			r.miss(ctx)
-			if err := r.save(ctx); err != nil {
+			if err := r.save(ctx); err != nil && !passing(err) {
 				return err
 			}
 		case <-ctx.Done():
@@ -159,17 +179,33 @@ func (r *redriver) loop(ctx context.Context) error {
 	}
 }
 
-// ready says whether a letter may be sent, and how long it has to wait for its
-// turn.
-func (r *redriver) ready() (bool, time.Duration) {
+// passing says that what failed for the nth time may be tried again, and waits until
+// then.
+func (r *redriver) passing(ctx context.Context, err error, n int) bool {
+	if !passing(err) && !errors.Is(err, errNotInTime) || r.q.isClosed() {
+		return false
+	}
+	if n == 5 {
+		r.q.log.Warn().Err(err).Str("operation", r.op.ID).Msg("letters cannot be sent again; trying on")
+	}
+	return sleep(ctx, pause(n))
+}
+
+// ready says how many letters may be sent, and how long they have to wait for
+// their turn.
+func (r *redriver) ready() (n int, wait time.Duration) {
+	n = min(r.op.Window-len(r.open), redriveTogether, len(r.page))
 	c := int64(r.op.Canary)
 	switch {
-	case r.op.State != OperationRunning, len(r.open) >= r.op.Window, r.read && len(r.page) == 0:
-		return false, 0
+	case r.op.State != OperationRunning || n <= 0:
+		return 0, 0
 	case c > 0 && r.canaries() && (r.op.Ended[contact.Dead] > 0 || r.op.Sent == c && len(r.open) > 0):
-		return false, 0 // the canaries have not all ended, or not well
+		return 0, 0 // the canaries have not all ended, or not well
+	case c > 0 && r.op.Sent < c:
+		n = min(n, int(c-r.op.Sent))
 	}
-	return true, time.Until(r.due)
+	// A few at a time, evenly: what comes in heaps gets into the way of others.
+	return min(n, max(1, int(r.op.rate()/100))), time.Until(r.due)
 }
 
 // canaries says that nothing but the canaries has been sent.
@@ -177,6 +213,12 @@ func (r *redriver) canaries() bool { return r.op.Sent <= int64(r.op.Canary) }
 
 // step does what can be done now.
 func (r *redriver) step(ctx context.Context) error {
+	if r.unclear {
+		if err := r.takeUp(ctx); err != nil {
+			return err
+		}
+		r.unclear = false
+	}
 	if n := r.op.Ended[contact.Dead]; n > 0 && r.canaries() && r.op.Canary > 0 {
 		if len(r.open) == 0 || r.op.State != OperationRunning {
 			r.op.State, r.op.Why = OperationStopped, fmt.Sprintf("%d of the first %d died again; see letter %d", n, r.op.Sent, r.op.DeadAgain[0])
@@ -186,6 +228,7 @@ func (r *redriver) step(ctx context.Context) error {
 	}
 	if len(r.page) == 0 && !r.read {
 		if err := r.choose(ctx); err != nil {
+			r.page, r.read = nil, false // what was chosen may not be all
 			return err
 		}
 	}
@@ -193,10 +236,11 @@ func (r *redriver) step(ctx context.Context) error {
 		r.op.State, r.changed = OperationDone, true
 		return nil
 	}
-	if ready, wait := r.ready(); !ready || wait > 0 {
+	n, wait := r.ready()
+	if n == 0 || wait > 0 {
 		return nil
 	}
-	return r.send(ctx)
+	return r.send(ctx, r.page[:n])
 }
 
 // choose finds the next letters.
@@ -216,56 +260,100 @@ func (r *redriver) choose(ctx context.Context) error {
 		return nil
 	}
 	f.Limit = page
-	return r.q.choose(ctx, f, func(h letterHead) error {
-		if h.id > r.op.Last {
+	clear(r.letters)
+	add := func(id uint64) error {
+		if id > r.op.Last {
 			return errEnough
 		}
-		r.page = append(r.page, h.id)
+		r.page = append(r.page, id)
 		r.read = len(r.page) < page
 		return nil
+	}
+	if f.needsHeads() {
+		return r.q.choose(ctx, f, func(h letterHead) error { return add(h.id) })
+	}
+	size := 0 // nothing would be passed over: the letters come with it
+	err := r.q.Records(ctx, f, func(l Record) error {
+		if size > redrivePageBytes {
+			return errEnough
+		}
+		size += len(l.Original)
+		r.letters[l.Seq] = &l
+		return add(l.Seq)
 	})
+	r.read = r.read && size <= redrivePageBytes
+	return err
 }
 
-// send sends the next letter of the page.
-func (r *redriver) send(ctx context.Context) error {
-	id := r.page[0]
-	known := r.open[id] != nil || r.before[id] // sent before this process began
-	var err error
-	if !known {
-		var letter Record
-		if letter, err = r.q.deadLetter(ctx, id); err == nil {
-			var sent Redriven
-			if sent, err = r.q.redrive(ctx, &letter, r.opt); err == nil {
-				r.open[id] = &Claim{Letter: id, Target: letter.Target, Contact: letter.Contact, MsgID: sent.MsgID}
-				r.heard = time.Now()
-			}
+// send sends the next letters of the page, which go on with the first that there
+// was no room for.
+func (r *redriver) send(ctx context.Context, ids []uint64) error {
+	errs := make([]error, len(ids))
+	letters, at := r.lettersOf(ctx, ids, errs)
+	sent := 0
+	for i, a := range r.q.redriveAll(ctx, letters, r.opt) {
+		if errs[at[i]] = a.err; a.err != nil {
+			continue
+		}
+		sent++
+		id := ids[at[i]]
+		r.open[id] = &Claim{Letter: id, Target: a.letter.Target, Contact: a.letter.Contact, MsgID: a.sent.MsgID}
+		r.heard = time.Now()
+		r.changed = true
+	}
+	defer r.tally()
+	if sent > 0 {
+		r.due = later(r.due, time.Now()).Add(time.Duration(float64(sent) * float64(time.Second) / r.op.rate()))
+	}
+	for i, err := range errs {
+		skip, one := skipOf(err)
+		switch {
+		case err == nil: // sent now, or before there was room for one that comes before it
+		case one:
+			r.op.Skipped[skip]++
+		case errors.Is(err, ErrFull):
+			r.due = time.Now().Add(saveEach)
+			return nil
+		default:
+			return err
+		}
+		r.page = r.page[1:]
+		r.op.Cursor++
+		if len(r.op.IDs) == 0 {
+			r.op.Cursor = ids[i]
+		}
+		r.changed = true
+	}
+	return nil
+}
+
+// lettersOf reads those that were not sent before; at is the place of each among the
+// ids, errs says of the others what stands in the way, nil where they are sent.
+func (r *redriver) lettersOf(ctx context.Context, ids []uint64, errs []error) (letters []*Record, at []int) {
+	all := make([]*Record, len(ids))
+	first := map[uint64]int{}
+	for i, id := range ids {
+		if _, twice := first[id]; !twice {
+			first[id] = i
 		}
 	}
-	skip, one := skipOf(err)
-	switch {
-	case known:
-	case err == nil:
-		r.op.Sent++
-	case one:
-		r.op.Skipped[skip]++
-	case errors.Is(err, ErrFull):
-		r.due = time.Now().Add(saveEach)
-		return nil
-	default:
-		return err
+	aside(len(ids), atOnce, func(i int) {
+		if id := ids[i]; first[id] == i && r.open[id] == nil && !r.over[id] {
+			if all[i] = r.letters[id]; all[i] != nil {
+				return // that it is gone meanwhile shows when it is claimed
+			}
+			var l Record
+			if l, errs[i] = r.q.deadLetter(ctx, id); errs[i] == nil {
+				all[i] = &l
+			}
+		}
+	})
+	for i, l := range all {
+		if l != nil {
+			letters, at = append(letters, l), append(at, i)
+		}
 	}
-	r.page = r.page[1:]
-	r.op.Chosen++
-	if len(r.op.IDs) > 0 {
-		r.op.Cursor++
-	} else {
-		r.op.Cursor = id
-	}
-	if r.op.Rate > 0 && err == nil && !known {
-		r.due = later(r.due, time.Now()).Add(time.Duration(float64(time.Second) / r.op.Rate))
-	}
-	r.changed = true
-	return nil
+	return letters, at
 }
 
 // later is the time from which the next turn is counted: a letter that came late

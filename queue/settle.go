@@ -233,7 +233,10 @@ func (s *Source) try(ctx context.Context, of *standingOf, part []contact.Ended, 
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		of.rev, of.unsure = r.seq, false
+		if of.own == 0 || of.own != rev {
+			of.since = r.seq - uint64(len(recs)) + 1
+		}
+		of.rev, of.own, of.unsure = r.seq, r.seq, false
 		of.settles++
 		if of.settles%trimEach == 0 {
 			s.trims = append(s.trims, of.key)

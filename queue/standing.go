@@ -11,6 +11,8 @@ type standingOf struct {
 	key     contact.Key
 	loaded  chan struct{} // closed once the rest is known
 	rev     uint64        // the contact's last record, 0 for none
+	own     uint64        // the last one that this owner has stored
+	since   uint64        // from here to own all records of the contact are this owner's
 	covers  [contact.Classes]uint64
 	fence   contact.Fence
 	unsure  bool                      // a record may have been stored since
@@ -91,12 +93,36 @@ type load struct {
 	of *standingOf
 }
 
-const loaders = 32
+// Live traffic has loaders of its own, and the others look after it first: what
+// somebody waits for does not stand behind an import.
+const (
+	liveLoaders = 16
+	loaders     = 16
+)
+
+func (q *Queue) liveLoader() {
+	for {
+		select {
+		case l := <-q.loads[contact.Live]:
+			l.run()
+		case <-q.life.Done():
+			return
+		}
+	}
+}
 
 func (q *Queue) loader() {
 	for {
 		select {
-		case l := <-q.loads:
+		case l := <-q.loads[contact.Live]:
+			l.run()
+			continue
+		default:
+		}
+		select {
+		case l := <-q.loads[contact.Live]:
+			l.run()
+		case l := <-q.loads[contact.Bulk]:
 			l.run()
 		case <-q.life.Done():
 			return

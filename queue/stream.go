@@ -156,7 +156,7 @@ func bucketConfig(name, about string, replicas int, ttl time.Duration) jetstream
 // keys can have an end each.
 func letterBucketConfig(replicas int) jetstream.StreamConfig {
 	c := bucketConfig(letterBucket, "letters that are sent again, edits, operations, begun side effects, what was forgotten", replicas, 0)
-	c.AllowMsgTTL, c.DenyDelete = true, false
+	c.AllowMsgTTL, c.AllowAtomicPublish, c.DenyDelete = true, true, false
 	return c
 }
 

@@ -3,8 +3,9 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
-	"sync"
+	"strings"
 	"time"
 
 	"crmsync/contact"
@@ -23,6 +24,7 @@ func (s *Source) tend() {
 	for n := 0; ; {
 		select {
 		case <-s.kicked:
+			sleep(s.ctx, finishWait) // what ends together is removed together
 		case <-t.C:
 			s.mu.Lock()
 			s.unclear = true
@@ -89,26 +91,24 @@ func (s *Source) endedLocked(k contact.Key, recs []*Record, last uint64) {
 	}
 }
 
-// finishers is how many letters are removed at the same time.
-const finishers = 16
+const (
+	finishMost = 200 // letters are removed together at most
+	finishWait = 200 * time.Millisecond
+)
 
 // finishEnds removes the letters of redrives that have ended.
 func (s *Source) finishEnds(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		n := min(len(s.ends), finishers)
+		n := min(len(s.ends), finishMost)
 		some := s.ends[:n:n]
 		s.ends = s.ends[n:]
 		s.mu.Unlock()
 		if n == 0 {
 			return nil
 		}
-		errs := make([]error, n)
-		var wg sync.WaitGroup
-		for i, e := range some {
-			wg.Go(func() { errs[i] = s.q.finish(ctx, e) })
-		}
-		wg.Wait()
+		slices.SortStableFunc(some, func(a, b end) int { return strings.Compare(a.key.ID, b.key.ID) }) // whatever ended first
+		errs := s.finishAll(ctx, some)
 		if err := errors.Join(errs...); err != nil {
 			s.mu.Lock()
 			for i, e := range some {

@@ -57,6 +57,7 @@ func (l *Lane) ripen(work context.Context, now time.Time) {
 		l.obey(o)
 	}
 	l.recall(work, now)
+	l.recallLeft(work, now)
 	if l.hold != nil && l.hold.Reason == HoldThrottled && !l.hold.Until.After(now) {
 		l.endHold(now, "the time it asked for is over")
 	}

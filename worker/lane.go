@@ -165,7 +165,7 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		if l.draining {
 			l.drains()
 		}
-		if l.draining && l.calling == 0 && l.settling == 0 && l.undoing == 0 && l.storms.back == nil {
+		if l.draining && l.calling == 0 && l.settling == 0 && l.undoing == 0 && l.storms.back == nil && !l.storms.trying {
 			return errors.Join(l.fatal, work.Err())
 		}
 		wake := idleWait
@@ -174,6 +174,9 @@ func (l *Lane) loop(ctx, work context.Context, failed <-chan error) error {
 		}
 		if !l.nextRepair.IsZero() {
 			wake = min(wake, max(0, time.Until(l.nextRepair)))
+		}
+		if l.leftWait() {
+			wake = min(wake, max(0, time.Until(l.storms.again)))
 		}
 		timer.Reset(wake)
 		select {

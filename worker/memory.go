@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"crmsync/contact"
@@ -13,6 +14,9 @@ type Memory struct {
 	Hold    *Hold    `json:"hold,omitempty"`    // the automatic one that is on
 	Storm   *Hold    `json:"storm,omitempty"`   // a storm that another hold covers
 	Streaks []Streak `json:"streaks,omitempty"` // refusals that may become one
+	// Left are dead letters of storms that are over, which the queue had no room
+	// for yet.
+	Left []contact.Ref `json:"left,omitempty"`
 }
 
 // memory is a copy for others.
@@ -20,7 +24,7 @@ func (l *Lane) memory() Memory {
 	if l.hold != nil {
 		l.hold.Writes = l.writesFail
 	}
-	m := Memory{Hold: l.hold.clone(), Streaks: l.storms.kept()}
+	m := Memory{Hold: l.hold.clone(), Streaks: l.storms.kept(), Left: slices.Clone(l.storms.left)}
 	if l.storms.hold != l.hold {
 		m.Storm = l.storms.hold.clone()
 	}
@@ -39,6 +43,7 @@ func (h *Hold) clone() *Hold {
 // no probe is put off for longer than this kind of hold waits at most.
 func (l *Lane) remember(m Memory) {
 	l.storms.restore(m.Streaks)
+	l.storms.left, l.storms.again = slices.Clone(m.Left), l.born.Add(recallSoon)
 	for _, h := range []*Hold{m.Storm, m.Hold} {
 		h = h.clone()
 		if h == nil || h.Reason == HoldStorm && h.Cause == nil {

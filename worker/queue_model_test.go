@@ -35,6 +35,8 @@ type queueModel struct {
 	delay    time.Duration // what storing takes
 	reading  time.Duration // what handing out an update takes
 	down     bool          // nothing is stored, settlements wait
+	room     func() bool   // for what is recalled; nil: there is
+	recalls  int           // that were tried
 	cut      int           // settlements that the end of an ownership cut off
 	window   int           // of the lanes, where it is checked
 }
@@ -299,7 +301,13 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 	case <-s.lost:
 		return nil, errLost
 	}
+	s.q.recalls++
+	var left []contact.Ref
 	for _, ref := range letters {
+		if s.q.room != nil && !s.q.room() {
+			left = append(left, ref)
+			continue
+		}
 		s.q.mu.Lock()
 		r := s.q.streams[ref.Class][ref.Seq-1]
 		ok := r.update.Contact.ID == ref.ID && r.ending != nil && r.ending.Outcome == contact.Dead && r.again == nil
@@ -316,7 +324,7 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 			r.again = s.q.publishUpdate(u, r.fields...)
 		}
 	}
-	return nil, nil
+	return left, nil
 }
 
 func (s *session) Begin(ctx context.Context, u *contact.Update) (before bool, err error) {

@@ -26,6 +26,10 @@ const (
 	acceptFor = time.Hour
 	// maxRecalled bounds the letters of a storm that are remembered.
 	maxRecalled = 1000
+	// Letters that the queue had no room for are recalled again, at first so soon,
+	// then less and less often: each time is an entry in the audit trail.
+	recallSoon = 30 * time.Second
+	recallLate = 10 * time.Minute
 )
 
 // Streak is a row of contacts that were refused for one cause since the last
@@ -44,11 +48,17 @@ type storms struct {
 	hold *Hold           // the storm, once there is one
 	over bool            // the storm was an incident and is over: its letters are to be recalled
 	back *Hold           // the storm whose letters are being recalled
+
+	left   []contact.Ref // letters of storms that are over, for which there was no room yet
+	again  time.Time     // when they are tried next
+	wait   time.Duration // and how long after that
+	trying bool          // they are being tried
 }
 
 type row struct {
 	contacts map[string]bool
 	letters  []contact.Ref
+	more     bool // than are remembered
 }
 
 // rowKey is a cause, or every cause with its reason and status.
@@ -124,8 +134,15 @@ func (l *Lane) suspect(ended []contact.Ended) {
 			continue
 		}
 		for _, k := range keysOf(c) {
-			if r := l.storms.rows[k]; r != nil && r.contacts[ref.ID] && len(r.letters) < maxRecalled {
-				r.letters = append(r.letters, ref)
+			r := l.storms.rows[k]
+			if r == nil || !r.contacts[ref.ID] {
+				continue
+			}
+			if r.letters = append(r.letters, ref); len(r.letters) > maxRecalled {
+				if r.letters = r.letters[:maxRecalled]; !r.more {
+					l.o.Log.Warn().Str("target", l.o.Target).Int("letters", maxRecalled).Msg("more died of one cause than are recalled if it is a storm; send the others with crmsync dead redrive")
+				}
+				r.more = true
 			}
 		}
 	}
@@ -145,7 +162,7 @@ func (l *Lane) calm() {
 // they are all stored; then the lane goes on.
 func (l *Lane) recall(work context.Context, now time.Time) {
 	h := l.storms.hold
-	if h == nil || !l.storms.over || l.storms.back != nil || l.settling > 0 || l.calling > 0 || l.draining {
+	if h == nil || !l.storms.over || l.storms.back != nil || l.storms.trying || l.settling > 0 || l.calling > 0 || l.draining {
 		return
 	}
 	if len(h.Letters) == 0 {
@@ -153,23 +170,44 @@ func (l *Lane) recall(work context.Context, now time.Time) {
 		return
 	}
 	l.storms.back = h
-	letters := h.Letters
+	l.sendBack(work, h.Letters)
+}
+
+// recallLeft tries letters again that there was no room for: beside the lane's work,
+// which makes room.
+func (l *Lane) recallLeft(work context.Context, now time.Time) {
+	if l.leftWait() && !l.storms.again.After(now) {
+		l.storms.trying = true
+		l.sendBack(work, l.storms.left)
+	}
+}
+
+// leftWait says that there are letters to be tried again, and nothing but the time
+// stands in the way: not in a storm, whose letters they would only join.
+func (l *Lane) leftWait() bool {
+	s := &l.storms
+	return len(s.left) > 0 && !s.trying && s.back == nil && s.hold == nil && !l.draining
+}
+
+func (l *Lane) sendBack(work context.Context, letters []contact.Ref) {
 	go func() {
 		left, err := l.o.Source.Recall(work, letters)
-		l.recalled <- recalled{left, err}
+		l.recalled <- recalled{letters, left, err}
 	}()
 }
 
-// recalled is how a recall ended; left stay dead letters.
+// recalled is how a recall ended; left stay dead letters until there is room for
+// them.
 type recalled struct {
-	left []contact.Ref
-	err  error
+	letters, left []contact.Ref
+	err           error
 }
 
 // recallEnded is told how a recall ended.
 func (l *Lane) recallEnded(now time.Time, r recalled) {
-	h := l.storms.back
-	l.storms.back = nil
+	st := &l.storms
+	h, first := st.back, !st.trying
+	st.back, st.trying = nil, false
 	if r.err != nil {
 		// What is not in the queue again is a dead letter still; the next
 		// owner, or the operator, can recall it.
@@ -179,12 +217,27 @@ func (l *Lane) recallEnded(now time.Time, r recalled) {
 		l.draining = true
 		return
 	}
-	l.stats.Recalled += int64(len(h.Letters) - len(r.left))
-	if n := len(r.left); n > 0 {
-		l.o.Log.Warn().Str("target", l.o.Target).Int("letters", n).Msg("dead letters of the storm could not be recalled; send them with crmsync dead redrive")
+	l.stats.Recalled += int64(len(r.letters) - len(r.left))
+	st.wait = min(2*max(st.wait, recallSoon/2), recallLate)
+	if first || len(r.left) < len(r.letters) {
+		st.wait = recallSoon
 	}
-	l.forgive(*h.Cause)
-	l.endStorm(now, "a change was taken, the letters are recalled")
+	st.again = now.Add(st.wait)
+	if first {
+		st.left = append(st.left, r.left...)
+	} else {
+		st.left = r.left
+	}
+	switch n := len(st.left); {
+	case first && len(r.left) > 0:
+		l.o.Log.Warn().Str("target", l.o.Target).Int("letters", n).Msg("the queue has no room for dead letters of the storm; they are recalled when there is some")
+	case !first && n == 0:
+		l.o.Log.Info().Str("target", l.o.Target).Msg("all dead letters of the storm are recalled")
+	}
+	if first {
+		l.forgive(*h.Cause)
+		l.endStorm(now, "a change was taken, the letters are recalled")
+	}
 }
 
 // forgive takes back what a storm has decided about updates that wait for the

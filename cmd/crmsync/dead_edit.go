@@ -47,7 +47,7 @@ func (c *deadEditCmd) Run(ctx context.Context, g *Globals) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	return g.with(ctx, func(a *app.App) error {
+	return g.notAField(g.with(ctx, func(a *app.App) error {
 		if c.ID != 0 {
 			return c.one(ctx, g, a, edits)
 		}
@@ -62,7 +62,19 @@ func (c *deadEditCmd) Run(ctx context.Context, g *Globals) error {
 			return a.EditEach(ctx, c.filter(), func(app.Letter) *app.Edits { return edits }, yield)
 		}
 		return e.many(ctx, each, c.Plan, c.Yes)
-	})
+	}))
+}
+
+// notAField says what was meant where --set, which is the configuration's, was given
+// a field of the contact.
+func (g *Globals) notAField(err error) error {
+	if err == nil || len(g.Set) == 0 {
+		return err
+	}
+	if _, bad := app.LoadConfig(g.configPath(), g.std.env, g.overrides()); bad == nil {
+		return err
+	}
+	return fmt.Errorf("%w\n--set is for keys of the configuration; a field of the contact is set by --put %s", err, g.Set[0])
 }
 
 func (c *deadEditCmd) edits() (*app.Edits, error) {

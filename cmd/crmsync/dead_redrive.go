@@ -18,7 +18,7 @@ type deadRedriveCmd struct {
 	All      bool    `help:"All letters there are."`
 	Plan     bool    `help:"Only say what it would come to."`
 	Canary   int     `placeholder:"N" help:"So many first; if one of them dies again, stop."`
-	Rate     float64 `placeholder:"N" help:"At most so many letters a second (default: as the lane takes them)."`
+	Rate     float64 `placeholder:"N" help:"At most so many letters a second (default: ${redrive_rate}, as far as the lane takes them)."`
 	Force    bool    `help:"Also overwrite what is newer in the CRM; it is noted."`
 	Yes      bool    `short:"y" help:"Do not ask before many are sent."`
 	Ls       bool    `help:"List redrives."`

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -69,7 +70,7 @@ func run(args []string, s std) int {
 		kong.Writers(s.out, s.err),
 		kong.Exit(func(n int) { code = n }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{"version": version},
+		helpVars,
 	)
 	if err != nil {
 		fmt.Fprintln(s.err, "crmsync:", err)
@@ -145,3 +146,6 @@ func (g *Globals) exit(ctx context.Context, err error) int {
 }
 
 func (g *Globals) complain(err error) { fmt.Fprintln(g.std.err, "crmsync:", err) }
+
+// helpVars are values that the flags' help speaks of.
+var helpVars = kong.Vars{"version": version, "redrive_rate": strconv.Itoa(app.DefaultRedriveRate)}

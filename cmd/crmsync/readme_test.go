@@ -16,7 +16,7 @@ import (
 // commandNames are the commands of the command line, as "dead ls".
 func commandNames(t *testing.T) []string {
 	t.Helper()
-	parser, err := kong.New(&cli{})
+	parser, err := kong.New(&cli{}, helpVars)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -175,6 +175,9 @@ func in(d time.Duration) string {
 // details are the lines below the table: a hold with its evidence, dead letters
 // by reason, the contacts that wait for a retry.
 func details(w io.Writer, t app.TargetStatus, now time.Time) {
+	if l := t.Lane; l != nil && len(l.Memory.Left) > 0 {
+		fmt.Fprintf(w, "\n%s: %d dead letter(s) of a storm are recalled when the queue has room for them\n", t.Target, len(l.Memory.Left))
+	}
 	if l := t.Lane; l != nil && l.Hold != nil {
 		fmt.Fprintf(w, "\n%s holds: %s, since %s", t.Target, l.Hold.Reason, l.Hold.Since.Local().Format(time.TimeOnly))
 		if l.Hold.Status != 0 {
