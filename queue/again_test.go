@@ -12,6 +12,7 @@ import (
 // A stream that was removed and set up again goes on behind what its contacts'
 // records cover; from 1 its updates would count as ended.
 func TestRemovedStreamGoesOn(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office", "shop")
 	l := own(t, q, "office")
 	s := l.source(t)
@@ -42,6 +43,7 @@ func TestRemovedStreamGoesOn(t *testing.T) {
 
 // A target that was abandoned stays its session's until that runs out.
 func TestAbandonedTargetIsNotHandedOn(t *testing.T) {
+	t.Parallel()
 	o := testOptions(t, t.TempDir())
 	o.Lease = 2 * time.Second
 	q := open(t, o)
@@ -61,6 +63,7 @@ func TestAbandonedTargetIsNotHandedOn(t *testing.T) {
 
 // A record never outgrows what the server takes, whatever the names in it.
 func TestRecordFits(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	s := own(t, q, "office").source(t)
 	var fields []string

@@ -42,6 +42,7 @@ func TestBatchGivenUpIsSentAgain(t *testing.T) {
 
 // What was sent ahead counts only once its turn has come.
 func TestBatchAheadIsNotStored(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	b := q.Batch("office", contact.Bulk)
 	for i := range 2 * partSize {

@@ -37,6 +37,7 @@ func begin(t testing.TB, s *Source, u *contact.Update, want bool) {
 }
 
 func TestBegunIsKnownToTheNextOwner(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "a")
 	publish(t, q, update("a", "x~%", contact.Live, 1), update("a", "x~%", contact.Live, 2), update("a", "y", contact.Bulk, 3), update("a", "z", contact.Bulk, 4))
 	l := own(t, q, "a")
@@ -88,6 +89,7 @@ func TestBegunIsKnownToTheNextOwner(t *testing.T) {
 
 // A note that came late, from an owner that is none any more, is found.
 func TestBegunByAZombie(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "a")
 	publish(t, q, update("a", "x", contact.Live, 1), update("a", "y", contact.Live, 2))
 	s := own(t, q, "a").source(t)
@@ -116,6 +118,7 @@ func TestBegunByAZombie(t *testing.T) {
 }
 
 func TestBeginNeedsTheTarget(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "a")
 	publish(t, q, update("a", "x", contact.Live, 1))
 	l := &link{}
@@ -139,6 +142,7 @@ func TestBeginNeedsTheTarget(t *testing.T) {
 
 // Notes and settlements of many contacts at the same time.
 func TestBeginsSideBySide(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "a")
 	const n = 50
 	for i := range n {

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEdits(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
 	bob := Actor{By: "bob"}
@@ -64,6 +65,7 @@ func TestEdits(t *testing.T) {
 }
 
 func TestCancelledRedriveIsAPlainLetterAgain(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
 	op, err := q.StartRedrive(t.Context(), alice, RedrivePlan{})
@@ -107,6 +109,7 @@ func TestCancelledRedriveIsAPlainLetterAgain(t *testing.T) {
 }
 
 func TestDiscard(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ls := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`), fields("office", "8", contact.Live, `{"a":"1"}`))
 	if _, err := q.EditLetter(t.Context(), ls[0].Seq, alice, []byte(`{"fields":{"a":"2"}}`), 0, nil); err != nil {

@@ -73,6 +73,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 // A kill between the two files of a configuration loses the stream to a plain
 // server; it must come back with its messages.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	stream := func(dir, name string) string { return filepath.Join(dir, streamsDir, "CRM_OFFICE_LIVE", name) }
 	for name, damage := range map[string]func(t *testing.T, dir string){
 		"sum of an older configuration": func(t *testing.T, dir string) {
@@ -164,6 +165,7 @@ func write(t *testing.T, path, text string) {
 // TestKilledProcess starts itself as a process that publishes until it is killed:
 // everything that was confirmed must be there.
 func TestKilledProcess(t *testing.T) {
+	t.Parallel()
 	if dir := os.Getenv("QUEUE_TEST_VICTIM"); dir != "" {
 		victim(t, dir)
 		return

@@ -70,6 +70,7 @@ func person(t testing.TB, q *Queue, id string) []Letter {
 }
 
 func TestForgetRemovesAPersonFromEverywhere(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	other := dead(t, q, fields("office", "8", contact.Live, `{"name":"stays"}`))
 	ls := person(t, q, "7@x.io")
@@ -115,6 +116,7 @@ func TestForgetRemovesAPersonFromEverywhere(t *testing.T) {
 // Cut short after any step, the next owner ends it, and nothing of the contact is
 // sent meanwhile.
 func TestForgetSurvivesBeingCutShort(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"tombstone", "updates"} {
 		t.Run(step, func(t *testing.T) {
 			q := setUp(t, "office")
@@ -156,6 +158,7 @@ func TestForgetSurvivesBeingCutShort(t *testing.T) {
 }
 
 func TestForgetWhileTheOwnerIsAtWork(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	l := own(t, q, "office")
 	s := l.source(t)
@@ -217,6 +220,7 @@ func settledStreams(t testing.TB, q *Queue, target string) {
 // A redrive that had its letter in hand when the contact was forgotten changes
 // nothing, forced or not.
 func TestNoRedriveBringsBackWhatWasForgotten(t *testing.T) {
+	t.Parallel()
 	for _, force := range []bool{false, true} {
 		for _, owned := range []bool{false, true} {
 			t.Run(fmt.Sprintf("force %v, owned %v", force, owned), func(t *testing.T) {
@@ -299,6 +303,7 @@ func TestForgetNeedsATarget(t *testing.T) {
 // Two forget one contact at the same time, and the one that looked first stores
 // last: what the other covered stays covered, and it is done when that is.
 func TestConcurrentForgetsCoverWhatEitherDoes(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	k := contact.Key{Target: "office", ID: "7"}
 	of := func(live, bulk uint64) *tombstone {
@@ -329,6 +334,7 @@ func TestConcurrentForgetsCoverWhatEitherDoes(t *testing.T) {
 }
 
 func TestManyForgetAtOnce(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	k := contact.Key{Target: "office", ID: "7"}
 	var wg sync.WaitGroup

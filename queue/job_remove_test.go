@@ -12,6 +12,7 @@ import (
 // A job is removed only when nothing is to come of it; whoever has its name later
 // is not what it was.
 func TestRemoveJob(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ctx, kim := t.Context(), Actor{By: "kim", Via: "cli"}
 	if err := q.RemoveJob(ctx, kim, "office", "j"); !errors.Is(err, ErrNotFound) {

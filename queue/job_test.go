@@ -56,6 +56,7 @@ type outcomesOf = map[contact.Outcome]int64
 // A job's ledger adds up from the first row to the last letter, by whatever way
 // its rows went, and is kept when all have ended.
 func TestJobAddsUp(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ctx := t.Context()
 	j := Job{ID: "j/1 ü", Target: "office", Class: contact.Bulk, By: "kim", Created: time.Now()}
@@ -118,6 +119,7 @@ func TestJobAddsUp(t *testing.T) {
 // Letters that are sent again after a job's records have expired correct what was
 // kept.
 func TestJobKeptIsCorrected(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ctx := t.Context()
 	publish(t, q, jobRows("office", "old", 1, 3)...)
@@ -176,6 +178,7 @@ func TestJobOfOthers(t *testing.T) {
 // Who follows a job reads each record once and sees it end; rows of contacts that
 // were forgotten are gone, not waiting.
 func TestWatchJob(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	j := Job{ID: "j", Target: "office", Class: contact.Bulk}
 	publish(t, q, jobRows("office", "j", 1, 2)...)

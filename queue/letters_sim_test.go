@@ -17,6 +17,7 @@ import (
 // each contact holds what its newest updates say, and every update has exactly
 // one ending.
 func TestLettersAgainstAModel(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	r := rand.New(rand.NewPCG(seed, 2))

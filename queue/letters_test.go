@@ -88,6 +88,7 @@ func chosen(all []Record, f Filter) []uint64 {
 }
 
 func TestLettersEqualTheModel(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office", "shop")
 	seed := rand.Uint64()
 	t.Log("seed", seed)

@@ -25,6 +25,7 @@ func caughtUp(t *testing.T, s *Source, class contact.Class) {
 }
 
 func TestWindow(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	q.limits.window = 10
 	for i := range 30 {
@@ -43,6 +44,7 @@ func TestWindow(t *testing.T) {
 }
 
 func TestWindowOfBytes(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	q.limits.bytes = 60
 	for i := range 9 {
@@ -58,6 +60,7 @@ func TestWindowOfBytes(t *testing.T) {
 }
 
 func TestSpan(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	q.limits.span = 10
 	for i := range 30 {
@@ -115,6 +118,7 @@ func TestPassedOverIsNotFinished(t *testing.T) {
 }
 
 func TestReadingRecords(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office", "shop")
 	l := own(t, q, "office", "shop")
 	byTarget := map[string]*Source{}

@@ -10,6 +10,7 @@ import (
 
 // Whoever comes next ends what was cut short between any two steps.
 func TestRedrivesThatWereCutShort(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name string
 		upTo func(t *testing.T, q *Queue, letter *Record, c *Claim)
@@ -138,6 +139,7 @@ func TestRedrivesThatWereCutShort(t *testing.T) {
 }
 
 func TestTheOwnerMendsWhenItStarts(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
 	claim, err := q.prepare(t.Context(), &l.Record, RedriveOptions{Actor: alice})

@@ -31,6 +31,7 @@ func startRedrive(t testing.TB, q *Queue, p RedrivePlan) Operation {
 }
 
 func TestOperationSendsAllAndCountsHowTheyEnded(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ls := manyDead(t, q, 60)
 	bad := oldLetter(t, q, contact.Key{Target: "office", ID: "bad"}, time.Now(), func(r *Record) { r.Original = []byte("{") })
@@ -78,6 +79,7 @@ func TestOperationSendsAllAndCountsHowTheyEnded(t *testing.T) {
 }
 
 func TestOperationBySelection(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ls := manyDead(t, q, 20)
 	c := newCRM()
@@ -108,6 +110,7 @@ func TestOperationBySelection(t *testing.T) {
 
 // The text by which letters were chosen may be a contact's value.
 func TestOperationThatEndedKeepsNoText(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	dead(t, q, fields("office", "1", contact.Live, `{"a":1}`), fields("office", "2", contact.Live, `{"a":1}`))
 	newCRM().serve(t, q, "office")
@@ -160,6 +163,7 @@ func TestAuditOfASelectionNamesItsTarget(t *testing.T) {
 }
 
 func TestCanariesThatDieStopTheOperation(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	manyDead(t, q, 30)
 	c := newCRM()
@@ -184,6 +188,7 @@ func TestCanariesThatDieStopTheOperation(t *testing.T) {
 }
 
 func TestCanariesGoFirst(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	manyDead(t, q, 10)
 	o := startRedrive(t, q, RedrivePlan{Canary: 3})
@@ -245,6 +250,7 @@ func killsOfAnOperation(t *testing.T, p RedrivePlan) {
 }
 
 func TestTheLaterRunnerOfAnOperationGoesOn(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	manyDead(t, q, 5)
 	o := startRedrive(t, q, RedrivePlan{Rate: 0.5}) // nobody serves the target
@@ -270,6 +276,7 @@ func TestTheLaterRunnerOfAnOperationGoesOn(t *testing.T) {
 }
 
 func TestPausedOperationSendsNothing(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	manyDead(t, q, 40)
 	c := newCRM()

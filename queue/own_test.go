@@ -236,6 +236,7 @@ func testZombie(t *testing.T) {
 // What a zombie stores in the moment between its check and its end is found by
 // the new owner, which starts over: no update has two outcomes.
 func TestZombieThatSlipsThrough(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	publish(t, q, update("office", 1, contact.Live, 1), update("office", 1, contact.Live, 2), update("office", 2, contact.Live, 3))
 	l := own(t, q, "office")
@@ -276,6 +277,7 @@ func TestZombieThatSlipsThrough(t *testing.T) {
 
 // A lane that returns by itself gives its target back, and it is taken again.
 func TestLaneThatReturns(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -305,6 +307,7 @@ func TestLaneThatReturns(t *testing.T) {
 
 // The server is restarted under a running owner: it goes on by itself.
 func TestServerRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := testOptions(t, dir)
 	q := open(t, o)

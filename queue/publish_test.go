@@ -17,6 +17,7 @@ import (
 )
 
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ctx := t.Context()
 	u := update("office", "bob@x.io", contact.Bulk, 1)
@@ -89,6 +90,7 @@ func checkOrder(t *testing.T, q *Queue, stream string, want int) {
 }
 
 func TestBatch(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ctx := t.Context()
 	b := q.Batch("office", contact.Bulk)
@@ -140,6 +142,7 @@ func TestBatch(t *testing.T) {
 }
 
 func TestBatchWaitsWhileFull(t *testing.T) {
+	t.Parallel()
 	q := open(t, testOptions(t, t.TempDir()))
 	if _, err := q.js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "CRM_OFFICE_BULK", Subjects: []string{"crm.update.office.bulk.*"}, MaxMsgs: 70, Discard: jetstream.DiscardNew, AllowAtomicPublish: true,
@@ -186,6 +189,7 @@ func TestBatchWaitsWhileFull(t *testing.T) {
 // However often the connection fails, with and without losing the answer of a
 // batch that was stored, each update is stored once and in order.
 func TestBatchSurvivesTheConnection(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	l := &link{}
 	p := peerOf(t, q, l)
@@ -308,6 +312,7 @@ func TestBatchLearnsFromRecords(t *testing.T) {
 }
 
 func TestBatchLargeBodies(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	b := q.Batch("office", contact.Live)
 	big := strings.Repeat("x", 200<<10)

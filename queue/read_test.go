@@ -12,6 +12,7 @@ import (
 // are removed beside it: the server's count of what is pending is then wrong in
 // both directions.
 func TestListingsBesideRemovals(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	const keys, listings = 8, 100
 	put := func(name string) []uint64 {

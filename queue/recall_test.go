@@ -75,6 +75,7 @@ func TestRecall(t *testing.T) {
 // The lane sends nothing while it recalls, so a full stream does not drain by
 // waiting: what has no room stays a letter.
 func TestRecallDoesNotWaitForRoom(t *testing.T) {
+	t.Parallel()
 	q := open(t, testOptions(t, t.TempDir()))
 	if _, err := q.js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "CRM_OFFICE_LIVE", Subjects: []string{"crm.update.office.live.*"}, MaxMsgs: 3, Discard: jetstream.DiscardNew, AllowAtomicPublish: true,
@@ -127,6 +128,7 @@ func TestRecallDoesNotWaitForRoom(t *testing.T) {
 // What says nothing of the connection holds up the other letters no more than a
 // full stream does; without the audit trail nothing is sent.
 func TestRecallPassesOverWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	s := own(t, q, "office").source(t)
 	publish(t, q, update("office", 7, contact.Live, 1), update("office", 8, contact.Live, 1))

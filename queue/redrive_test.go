@@ -13,6 +13,7 @@ import (
 )
 
 func TestRedriveThatIsApplied(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	u := fields("office", "7", contact.Live, `{"a":"1"}`)
 	u.Job, u.Row, u.TraceParent = "j", 3, "00-x"
@@ -54,6 +55,7 @@ func TestRedriveThatIsApplied(t *testing.T) {
 }
 
 func TestDeadAgainKeepsTheChain(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	l := dead(t, q, fields("office", "7", contact.Live, `{"a":"1"}`))[0]
 	c := newCRM()
@@ -76,6 +78,7 @@ func TestDeadAgainKeepsTheChain(t *testing.T) {
 }
 
 func TestTwoOperatorsRedriveOnce(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	var us []*contact.Update
 	for i := range 500 {
@@ -143,6 +146,7 @@ func TestRedriveOfALetterThatWentBetweenReadingAndClaim(t *testing.T) {
 }
 
 func TestWhatCannotBeSentAgain(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	k := contact.Key{Target: "office", ID: "7"}
 	fresh := time.Now().Add(-time.Hour)
@@ -194,6 +198,7 @@ func TestWhatCannotBeSentAgain(t *testing.T) {
 }
 
 func TestNothingIsDoneWithoutAnAudit(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	id := oldLetter(t, q, contact.Key{Target: "office", ID: "7"}, time.Now(), nil)
 	if err := q.js.DeleteStream(t.Context(), auditStream); err != nil {
@@ -223,6 +228,7 @@ func TestNothingIsDoneWithoutAnAudit(t *testing.T) {
 
 // The fence: what of a letter is older than newer data is left out.
 func TestRedrivesAreAsOldAsTheirOriginals(t *testing.T) {
+	t.Parallel()
 	version := func(u *contact.Update, v int64) *contact.Update {
 		u.Version, u.Versioned, u.Raw = v, true, nil
 		return u

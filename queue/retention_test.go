@@ -173,6 +173,7 @@ func TestOneProcessKeepsTheLetters(t *testing.T) {
 }
 
 func TestForesee(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	ls := dead(t, q, fields("office", "1", contact.Live, `{"a":1}`), fields("office", "2", contact.Live, `{"a":1,"b":1}`), fields("office", "3", contact.Live, `{"a":1}`), fields("office", "4", contact.Live, `{"a":1}`))
 	c := newCRM()

@@ -13,6 +13,7 @@ import (
 // A settlement whose answer is lost is stored once, whether the caller waits or
 // comes again.
 func TestSettleAfterALostAnswer(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	for i := range 40 {
 		publish(t, q, update("office", i%4, contact.Live, i))
@@ -83,6 +84,7 @@ func TestRevisionChangesUnderTheOwner(t *testing.T) {
 }
 
 func TestHotContactIsTrimmed(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	s := own(t, q, "office").source(t)
 	for i := range 2 * trimEach {

@@ -144,6 +144,7 @@ func mustWant(t *testing.T, targets ...string) []jetstream.StreamConfig {
 
 // The quotas of many targets together exceed any disk and must not be reserved.
 func TestSetupOfManyTargets(t *testing.T) {
+	t.Parallel()
 	var targets []string
 	for i := range 40 {
 		targets = append(targets, fmt.Sprintf("t%d", i))
@@ -156,6 +157,7 @@ func TestSetupOfManyTargets(t *testing.T) {
 }
 
 func TestReadyAndNotSetUp(t *testing.T) {
+	t.Parallel()
 	q := open(t, testOptions(t, t.TempDir()))
 	if err := q.Ready(t.Context()); !errors.Is(err, ErrNotSetUp) {
 		t.Errorf("ready without streams: %v", err)

@@ -19,6 +19,7 @@ func seqs(us []*contact.Update) []uint64 {
 }
 
 func TestDeliverAndSettle(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	publish(t, q, update("office", 1, contact.Live, 1), update("office", 2, contact.Live, 2), update("office", 1, contact.Live, 3), update("office", 1, contact.Bulk, 4))
 	l := own(t, q, "office")
@@ -168,6 +169,7 @@ func TestTakeoverHandsOutExactlyTheUnfinished(t *testing.T) {
 }
 
 func TestFloorNeverPassesTheUnfinished(t *testing.T) {
+	t.Parallel()
 	q := setUp(t, "office")
 	for i := range 20 {
 		publish(t, q, update("office", i, contact.Live, i))
