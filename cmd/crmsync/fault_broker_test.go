@@ -20,7 +20,7 @@ import (
 // TestFaultServer restarts and kills a NATS server of its own under two workers.
 func TestFaultServer(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(2, 0.2)
 	w := newFaultWorld(t, "restart and kill -9 of the NATS server", 300*n, demoOffice, demoShop)
