@@ -50,9 +50,18 @@ func ports(t *testing.T, n int) (out []int) {
 // three servers all the same.
 func TestReplicasOfAClusterThatStarts(t *testing.T) {
 	t.Parallel()
+	for name, replicas := range map[string]int{"nobody said how many": 0, "the operator did": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clusterStarts(t, replicas)
+		})
+	}
+}
+
+func clusterStarts(t *testing.T, replicas int) {
 	p := ports(t, 3)
 	first := member(t, "n0", p[0], p)
-	q := open(t, Options{URL: first.ClientURL(), Name: "test", Timeout: 2 * time.Second, Log: zerolog.Nop()})
+	q := open(t, Options{URL: first.ClientURL(), Name: "test", Timeout: 2 * time.Second, Replicas: replicas, Log: zerolog.Nop()})
 	q.peersWait = time.Minute
 	done := make(chan error, 1)
 	go func() { done <- q.Setup(t.Context(), []string{"office"}) }()
@@ -77,5 +86,44 @@ func TestReplicasOfAClusterThatStarts(t *testing.T) {
 	}
 	if lease, err := q.SessionLease(t.Context()); lease != DefaultLeaseCluster || err != nil {
 		t.Errorf("lease %s, %v", lease, err)
+	}
+}
+
+// A cluster that stays too small keeps the streams on one server, unless the operator
+// wants them on three.
+func TestReplicasOfTwoServers(t *testing.T) {
+	t.Parallel()
+	p := ports(t, 2)
+	first := member(t, "n0", p[0], p)
+	member(t, "n1", p[1], p)
+	o := Options{URL: first.ClientURL(), Name: "test", Timeout: 5 * time.Second, Replicas: 3, Log: zerolog.Nop()}
+	q := open(t, o)
+	awaitMeta(t, q)
+	q.peersWait = time.Second
+	if err := q.Setup(t.Context(), []string{"office"}); !isFewPeers(err) {
+		t.Errorf("three wanted of two: %v", err)
+	}
+	o.Replicas = 0
+	q = open(t, o)
+	q.peersWait = time.Second
+	if err := q.Setup(t.Context(), []string{"office"}); err != nil {
+		t.Fatal(err)
+	}
+	if n, clustered, err := q.Replicas(t.Context()); n != 1 || !clustered || err != nil {
+		t.Errorf("%d replicas, clustered %t, %v", n, clustered, err)
+	}
+}
+
+// awaitMeta waits until a cluster can answer for its streams.
+func awaitMeta(t *testing.T, q *Queue) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; <-time.After(50 * time.Millisecond) {
+		_, _, err := q.Replicas(t.Context())
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
 }

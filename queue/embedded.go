@@ -272,9 +272,13 @@ func (srv *embedded) unloaded(stream string) error {
 func (q *Queue) afterStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	states, err := q.streamStates(ctx)
-	if err != nil {
+	var states map[string]streamState
+	err := untilAnswered(ctx, func() (err error) {
+		states, err = q.streamStates(ctx)
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%w: the embedded server has started and does not answer; start again", err)
 	}
 	loaded := map[string]bool{}
 	for name := range states {
@@ -293,6 +297,17 @@ func (q *Queue) afterStart(ctx context.Context) error {
 		}
 	}
 	return q.confirm(ctx, states)
+}
+
+// untilAnswered asks again where no answer came in time: a request that reaches a
+// server in the moment of its start may be dropped without a word.
+func untilAnswered(ctx context.Context, ask func() error) error {
+	for {
+		err := ask()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // serverLog passes the server's warnings and errors on, and tells when the server

@@ -155,6 +155,33 @@ func TestRepairRefusesAndRemoves(t *testing.T) {
 	}
 }
 
+// A start is not given up for one request that was not answered, nor for ever.
+func TestUntilAnswered(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	other := errors.New("refused")
+	late := fmt.Errorf("list: %w", context.DeadlineExceeded)
+	for _, tc := range []struct {
+		name    string
+		answers []error
+		want    error
+	}{
+		{"at once", []error{nil}, nil},
+		{"the third time", []error{late, late, nil}, nil},
+		{"a refusal is an answer", []error{late, other, nil}, other},
+	} {
+		asked := 0
+		err := untilAnswered(ctx, func() error { asked++; return tc.answers[asked-1] })
+		if !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+		}
+	}
+	err := untilAnswered(ctx, func() error { cancel(); return late })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("when the time is over: %v", err)
+	}
+}
+
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

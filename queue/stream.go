@@ -175,12 +175,15 @@ func (q *Queue) Setup(ctx context.Context, targets []string) error {
 		return err
 	}
 	err = q.setUp(ctx, targets, replicas)
-	for end := time.Now().Add(q.peersWait); !chosen && isFewPeers(err); {
+	for end := time.Now().Add(q.peersWait); isFewPeers(err) && q.clustered(); {
 		// A cluster that has just been started finds itself first.
 		if !sleep(ctx, 250*time.Millisecond) {
 			return err
 		}
 		if time.Now().After(end) {
+			if chosen {
+				return err
+			}
 			q.log.Warn().Err(err).Msg("the cluster has too few servers to keep each stream on three: they are kept on one. With three servers, stop the workers and raise the replicas of all streams (nats stream edit --replicas 3)")
 			replicas, chosen = 1, true
 		}
@@ -245,7 +248,7 @@ func (q *Queue) replicas(ctx context.Context) (n int, chosen bool, err error) {
 // Replicas is on how many servers the streams are kept, 0 where they have not been
 // set up, and whether there is a cluster that could keep them on several.
 func (q *Queue) Replicas(ctx context.Context) (n int, clustered bool, err error) {
-	clustered = q.srv == nil && q.nc.ConnectedClusterName() != ""
+	clustered = q.clustered()
 	info, err := q.info(ctx, outcomeStream)
 	switch {
 	case errors.Is(err, ErrNotSetUp):
@@ -255,6 +258,9 @@ func (q *Queue) Replicas(ctx context.Context) (n int, clustered bool, err error)
 	}
 	return max(1, info.Config.Replicas), clustered, nil
 }
+
+// clustered says whether the server that we are connected to belongs to a cluster.
+func (q *Queue) clustered() bool { return q.srv == nil && q.nc.ConnectedClusterName() != "" }
 
 // isFewPeers says that a stream cannot be kept on so many servers.
 func isFewPeers(err error) bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,7 +20,7 @@ import (
 // TestFaultServer restarts and kills a NATS server of its own under two workers.
 func TestFaultServer(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(2, 0.2)
 	w := newFaultWorld(t, "restart and kill -9 of the NATS server", 300*n, demoOffice, demoShop)
@@ -181,9 +182,12 @@ func (m *gapMeter) resumed(w *faultWorld, ctx context.Context, since time.Time, 
 	}
 }
 
-// gapGoal is how long nothing may be published after a leader was killed: elections
-// take 4 to 9 seconds.
-const gapGoal = 10 * time.Second
+// How long nothing may be published after a leader was killed: an election begins after
+// 4 to 9 seconds, and one in which the votes were split is held again.
+const (
+	gapGoal = 10 * time.Second // mostly
+	gapMost = 20 * time.Second
+)
 
 // TestFaultCluster kills leaders of a cluster of three under two workers; in the long
 // form it also takes its majority away and gives it back, and restarts one server after
@@ -205,6 +209,9 @@ func TestFaultCluster(t *testing.T) {
 		w.killLeader(ctx, s, meter, workers)
 	}
 	if *faultRounds > 0 {
+		if gaps := slices.Sorted(slices.Values(w.row.gaps)); gaps[len(gaps)/2] > gapGoal {
+			t.Errorf("nothing could be published for %s after half of the kills", gaps[len(gaps)/2])
+		}
 		w.row.note += w.rolling(ctx, s, meter, workers)
 		w.row.note += w.withoutQuorum(ctx, s, meter, workers)
 	}
@@ -232,7 +239,7 @@ func (w *faultWorld) killLeader(ctx context.Context, s *natsServers, meter *gapM
 	meter.resumed(w, ctx, at.Add(50*time.Millisecond), time.Minute)
 	gap := meter.gap(at)
 	w.row.gaps = append(w.row.gaps, gap)
-	if gap > gapGoal {
+	if gap > gapMost {
 		w.t.Errorf("nothing could be published for %s", gap.Round(time.Millisecond))
 	}
 	w.until(ctx, "two workers share the targets", time.Minute, ownedBy(workers[0].pid, workers[1].pid))

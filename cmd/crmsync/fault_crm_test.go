@@ -18,7 +18,7 @@ import (
 // all goes on by itself.
 func TestFaultCRM(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*30*time.Second)
 	defer cancel()
 	n := roundsOf(1, 0.1)
 	w := newFaultWorld(t, "CRM resets, loses answers, is a black hole", 600*n, demoOffice, demoShop)
@@ -93,7 +93,7 @@ func (w *faultWorld) harmed(g *gates) {
 // within a second, says whose it is, and the first does not notice.
 func TestFaultTwoOnOneStore(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	n := roundsOf(2, 0.1)
 	w := newFaultWorld(t, "two processes on one store", 300, demoOffice, demoShop)

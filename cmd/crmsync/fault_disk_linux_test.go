@@ -33,7 +33,7 @@ func mounted(t *testing.T, megabytes int) string {
 // and frees it again.
 func TestFaultDiskFull(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(1, 0.05)
 	disk := mounted(t, 48)
@@ -149,7 +149,7 @@ func (d *cutDisk) cut(kill func()) {
 // confirmed before is there after it.
 func TestFaultPowerCut(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(2, 0.2)
 	d := newCutDisk(t)
@@ -180,7 +180,7 @@ func TestFaultPowerCut(t *testing.T) {
 // than it has: it does not spin, and goes on within ten seconds once it may have some.
 func TestFaultDescriptors(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	if *faultRounds == 0 {
 		t.Skip("in the long form only: -faults")

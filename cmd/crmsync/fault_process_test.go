@@ -80,7 +80,7 @@ func (o *ownerWatch) claimed(pid int, target string, after time.Time) time.Time 
 // it has claimed a target anew.
 func TestFaultZombie(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*30*time.Second)
 	defer cancel()
 	n := roundsOf(1, 0.1)
 	const wave = 500
@@ -142,10 +142,10 @@ const noCallAfter = 250 * time.Millisecond
 // repeated, no call begins once the signal has been heard, and each ends in order.
 func TestFaultTerm(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(3, 0.25)
-	w := newFaultWorld(t, "SIGTERM, rolling restart", 400*n, demoOffice, demoShop, "depot")
+	w := newFaultWorld(t, "SIGTERM, rolling restart", 200*n, demoOffice, demoShop, "depot")
 	w.row.rounds = n
 	w.apart(ctx)
 	type one struct {
@@ -196,7 +196,7 @@ func TestFaultTerm(t *testing.T) {
 // says that it did not end in order, and is as good as killed.
 func TestFaultSecondTerm(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(1, 0.1)
 	const wave = 200

@@ -21,7 +21,7 @@ import (
 // that is in them.
 func TestFaultConfigChange(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(3, 1)
 	w := newFaultWorld(t, "kill -9 during changes of configurations", 60*n, demoOffice, demoShop)
@@ -147,7 +147,7 @@ func (w *faultWorld) judgeWithin(ctx context.Context) {
 // that it refuses is put back as it was.
 func TestFaultDamage(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(2, 0.5)
 	const wave = 120

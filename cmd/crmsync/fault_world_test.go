@@ -246,8 +246,8 @@ func (w *faultWorld) heir(ctx context.Context, after time.Time) {
 func (w *faultWorld) publishing(ctx context.Context, over time.Duration) (wait func()) {
 	done := make(chan error, 1)
 	go func() {
-		const part = 10
-		pace := over * part / time.Duration(len(w.plan.updates))
+		part := max(10, len(w.plan.updates)/60) // each part is some batches, and each of these a sync
+		pace := over * time.Duration(part) / time.Duration(len(w.plan.updates))
 		for from := 0; from < len(w.plan.updates); from += part {
 			err := app.ErrNoSpace
 			for errors.Is(err, app.ErrNoSpace) && ctx.Err() == nil {

@@ -202,7 +202,7 @@ func (k *stepKiller) killAt(ctx context.Context, step killStep, wave []demoUpdat
 func TestKillAtSteps(t *testing.T) {
 	t.Parallel()
 	rounds := max(1, *kills/12)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(rounds)*2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(rounds)*2*time.Minute)
 	defer cancel()
 	steps := slices.Sorted(maps.Keys(killCounts)) // for the seed to say what happens
 	const wave = 250

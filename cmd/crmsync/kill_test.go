@@ -84,10 +84,10 @@ func freePort(t *testing.T) int {
 // TestKillOneOfTwo kills one of two workers: the other takes over its targets.
 func TestKillOneOfTwo(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute+time.Duration(*faultRounds)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()
 	n := roundsOf(1, 0.2)
-	w := newFaultWorld(t, "kill -9 of one of two workers", 1200*n, demoOffice, demoShop, "depot")
+	w := newFaultWorld(t, "kill -9 of one of two workers", 600*n, demoOffice, demoShop, "depot")
 	w.row.rounds = n
 	w.askForMails()
 	w.apart(ctx)
