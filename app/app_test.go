@@ -155,6 +155,7 @@ func (h *house) obeyed(a *App, target string) {
 }
 
 func TestUpdatesReachBothCRMs(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 10}, emulator.Options{Contacts: 10})
 	a := h.open()
 	defer a.Close()
@@ -245,6 +246,7 @@ func TestPublishRefusesWhatTheCRMCannotTake(t *testing.T) {
 }
 
 func TestHoldShowsAtOnceAndSendsNothing(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 2}, emulator.Options{})
 	a := h.open()
 	defer a.Close()
@@ -314,6 +316,7 @@ func TestNoRateHoldsForEver(t *testing.T) {
 
 // The same job again, into the other class: what ended then does not count now.
 func TestWaitCountsThisImportOnly(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 5}, emulator.Options{})
 	a := h.open()
 	defer a.Close()

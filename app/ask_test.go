@@ -12,6 +12,7 @@ import (
 
 // The owner answers a few at a time, each once, and nothing that it cannot read.
 func TestDesk(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	id := h.letters(a, DeadFilter{Reason: "conflict"})["1"].ID
@@ -62,6 +63,7 @@ func TestDesk(t *testing.T) {
 
 // What the CRM does not answer is said, and no wish is repeated by itself.
 func TestLookThatFails(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	id := h.letters(a, DeadFilter{Reason: "conflict"})["1"].ID
@@ -77,6 +79,7 @@ func TestLookThatFails(t *testing.T) {
 
 // While a window of the quota is spent nothing is asked.
 func TestLookWithinTheQuota(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 3}, emulator.Options{}, "targets.office.quota.per_hour=2", "targets.office.quota.burst=2")
 	a := h.open()
 	defer a.Close()

@@ -16,6 +16,7 @@ import (
 )
 
 func TestDiscard(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	missing := h.letters(a, DeadFilter{Reason: "missing"})
@@ -141,6 +142,7 @@ func scrape(t *testing.T, a *App) string {
 
 // Acts upon letters by their ids are found by the target that all of them are of.
 func TestAuditOfIDs(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	all := h.letters(a, DeadFilter{})

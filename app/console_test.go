@@ -43,6 +43,7 @@ func (p page) do(method, path, body string) (int, string) {
 }
 
 func TestLettersOnTheConsole(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 10}, emulator.Options{}, "http.listen=127.0.0.1:0")
 	a := h.open()
 	defer a.Close()
@@ -148,6 +149,7 @@ func TestLettersOnTheConsole(t *testing.T) {
 // A group is discarded on the server's life: the end of the request that ordered
 // it stops nothing, the end of the server does.
 func TestDiscardOutlivesItsRequest(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	order := console.LetterOrder{Target: "office", Group: h.letters(a, DeadFilter{})["77"].Group, Why: "left"}

@@ -47,6 +47,7 @@ func (h *house) export(a *App, f DeadFilter, format string) (text, path string) 
 
 // Whatever a letter holds, a file that nobody corrected changes nothing.
 func TestUncorrectedFilesChangeNothing(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{}, emulator.Options{})
 	a := h.open()
 	defer a.Close()
@@ -96,6 +97,7 @@ func TestUncorrectedFilesChangeNothing(t *testing.T) {
 }
 
 func TestCorrectedFile(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 3}, emulator.Options{})
 	a := h.open()
 	defer a.Close()
@@ -137,6 +139,7 @@ func TestCorrectedFile(t *testing.T) {
 // A filter's target is that of the rows that are edited, whatever the file begins
 // with, and letters that are gone stop nobody.
 func TestCorrectedFileOfSeveralTargets(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	all := h.letters(a, DeadFilter{Reason: "missing"})
@@ -173,6 +176,7 @@ func TestCorrectedFileOfSeveralTargets(t *testing.T) {
 // A job's letters go out in its file's own columns, whatever they are called, and
 // come back by them.
 func TestExportInTheUploadsColumns(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{}, emulator.Options{})
 	a := h.open()
 	defer a.Close()

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"crmsync/queue"
@@ -30,7 +29,7 @@ type sharedState struct {
 type group struct {
 	name string
 
-	mu      sync.Mutex // held while the first joins and while the last leaves
+	turn    chan struct{} // holds one while somebody joins or leaves
 	members int
 	budget  *worker.Budget
 	writer  string
@@ -50,12 +49,16 @@ func (a *App) share(ctx context.Context, target string) (b *worker.Budget, leave
 	a.mu.Lock()
 	g := a.groups[name]
 	if g == nil {
-		g = &group{name: name}
+		g = &group{name: name, turn: make(chan struct{}, 1)}
 		a.groups[name] = g
 	}
 	a.mu.Unlock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	select {
+	case g.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	defer func() { <-g.turn }()
 	if g.members == 0 {
 		if err := a.openGroup(ctx, g); err != nil {
 			return nil, nil, fmt.Errorf("shared quota %s: %w", name, err)
@@ -63,8 +66,8 @@ func (a *App) share(ctx context.Context, target string) (b *worker.Budget, leave
 	}
 	g.members++
 	return g.budget, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
+		g.turn <- struct{}{}
+		defer func() { <-g.turn }()
 		if g.members--; g.members == 0 {
 			a.closeGroup(context.WithoutCancel(ctx), g)
 		}

@@ -55,43 +55,50 @@ func (h *house) fill(a *App, n int) {
 // replaced in the middle: together they stay within rate and window and use
 // them.
 func TestSharedQuota(t *testing.T) {
-	t.Parallel() // it mostly waits
-	const n, rate, burst, limit, span = 22, 30.0, 4, 40, 6 * time.Second
-	h := newHouse(t, emulator.Options{Contacts: n}, emulator.Options{Contacts: n},
-		"targets.office.quota_group=agency", "targets.shop.quota_group=agency",
-		"quotas.agency.rate=30/s", "quotas.agency.burst=4", "quotas.agency.windows=[{limit: 40, per: 6s}]")
-	a := h.open()
-	defer a.Close()
-	b := h.another(a)
-	began := time.Now()
-	h.fill(a, n)
-	stop := h.work(a)
-	for len(h.office.Ledger())+len(h.shop.Ledger()) < limit/2 {
-		<-time.After(5 * time.Millisecond)
-	}
-	stopB := h.work(b)
-	defer stopB()
-	stop()
-	h.settled(b)
-	took := time.Since(began)
+	inSim(t, func(t *testing.T) {
+		const n, rate, burst, limit, span = 22, 30.0, 4, 40, 6 * time.Second
+		w := newSimWorld(t, simOptions{
+			seed: 1, procs: 2, conc: 4, perfex: emulator.Perfex303, shared: "{rate: 30/s, burst: 4, windows: [{limit: 40, per: 6s}]}",
+			timeout: 3 * time.Second, retry: time.Second, attempts: 8, log: zerolog.Nop(),
+		})
+		defer w.close()
+		for _, target := range simTargets {
+			for i := range n {
+				w.publishOne(t.Context(), w.actor("producer"), target, fmt.Sprint(10*(i+1)), nil)
+			}
+		}
+		ledgers := func() (all []emulator.Entry) {
+			return slices.Concat(w.crms[simOffice].Ledger(), w.crms[simShop].Ledger())
+		}
+		began := time.Now()
+		first := w.start(0)
+		for len(ledgers()) < limit/2 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		w.start(1)
+		first.end()
+		<-first.ended
+		w.untilQuiet(t.Context())
+		took := time.Since(began)
 
-	// On a busy machine requests arrive later than they were sent, not all alike.
-	const late = 250 * time.Millisecond
-	all := slices.Concat(h.office.Ledger(), h.shop.Ledger())
-	requests := len(all)
-	if over, first := emulator.OverQuota(all, rate, burst, late); over > 0 {
-		t.Errorf("%d of %d requests beyond %g/s, burst %d, the first at %s", over, requests, rate, burst, first.Arrived.Sub(began))
-	}
-	if peak := emulator.PeakRate(all, span-late); peak > limit {
-		t.Errorf("%d requests in %s, %d are allowed", peak, span, limit)
-	}
-	if len(h.office.Ledger()) < n || len(h.shop.Ledger()) < n {
-		t.Errorf("%d and %d requests", len(h.office.Ledger()), len(h.shop.Ledger()))
-	}
-	// Two thirds of what the window allows, handing over and all.
-	if most := time.Duration(float64(requests)/limit*1.5*float64(span)) + time.Second; took > most {
-		t.Errorf("%d requests took %s", requests, took)
-	}
+		const late = 20 * time.Millisecond // what a link delays at most, not all alike
+		all := ledgers()
+		if over, first := emulator.OverQuota(all, rate, burst, late); over > 0 {
+			t.Errorf("%d of %d requests beyond %g/s, burst %d, the first at %s", over, len(all), rate, burst, first.Arrived.Sub(began))
+		}
+		if peak := emulator.PeakRate(all, span-late); peak > limit {
+			t.Errorf("%d requests in %s, %d are allowed", peak, span, limit)
+		}
+		for target, c := range w.crms {
+			if got := len(c.Ledger()); got < n {
+				t.Errorf("%s: %d requests", target, got)
+			}
+		}
+		// Two thirds of what the window allows, handing over and all.
+		if most := time.Duration(float64(len(all))/limit*1.5*float64(span)) + time.Second; took > most {
+			t.Errorf("%d requests took %s", len(all), took)
+		}
+	})
 }
 
 // What is stored of a shared quota outlives its owner with what it may have used
@@ -171,6 +178,7 @@ func (h *house) shared(a *App) (s sharedState) {
 
 // A budget whose group another process has taken sends nothing more.
 func TestLostSharedQuotaSendsNothing(t *testing.T) {
+	t.Parallel()
 	for _, quota := range []string{"per_hour=40", "rate=100/s"} {
 		t.Run(quota, func(t *testing.T) { testLostSharedQuota(t, quota) })
 	}

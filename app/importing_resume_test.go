@@ -33,6 +33,7 @@ func numbered(rows int, bad func(i int) bool) string {
 // A stopped import is taken up again by what is stored, not by what the broker
 // remembers of message ids for ten minutes.
 func TestImportKnowsWhatIsStored(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 100}, emulator.Options{})
 	a := h.open()
 	defer a.Close()
@@ -101,6 +102,7 @@ func (h *house) after(a *App, im Import) int64 {
 // An interruption while the canary is waited for leaves a job that can be taken
 // up, and shows why nothing moves.
 func TestCanaryInterrupted(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{Contacts: 100}, emulator.Options{})
 	a := h.open()
 	defer a.Close()
@@ -146,6 +148,7 @@ func TestCanaryWell(t *testing.T) {
 
 // A file that changes under the reader is not complete.
 func TestFileChangesWhileRead(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{}, emulator.Options{})
 	a := h.open()
 	defer a.Close()

@@ -35,6 +35,7 @@ func spreadsheet(rows int) (text string, rejected, dead int) {
 }
 
 func TestImportSpreadsheetIntoPerfex(t *testing.T) {
+	t.Parallel()
 	const rows = 2000
 	h := newHouse(t, emulator.Options{Contacts: rows}, emulator.Options{})
 	a := h.open()
@@ -94,6 +95,7 @@ func checkLedger(t *testing.T, crm *emulator.CRM, rows int, applied int64) {
 }
 
 func TestImportNDJSONIntoEvance(t *testing.T) {
+	t.Parallel()
 	const rows = 1000
 	h := newHouse(t, emulator.Options{}, emulator.Options{Contacts: rows})
 	a := h.open()

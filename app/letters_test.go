@@ -67,6 +67,7 @@ func dying(t *testing.T) (*house, *App, func()) {
 }
 
 func TestLettersByEveryFilter(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	all := h.letters(a, DeadFilter{})
@@ -123,6 +124,7 @@ func TestLettersByEveryFilter(t *testing.T) {
 }
 
 func TestGroups(t *testing.T) {
+	t.Parallel()
 	_, a, end := dying(t)
 	defer end()
 	groups, err := a.Groups(t.Context(), DeadFilter{Target: "office"})
@@ -155,6 +157,7 @@ func TestTrend(t *testing.T) {
 // Bytes that are no update can be shown, exported and discarded, and sent again
 // only with a body.
 func TestMalformedLetter(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	id := h.letters(a, DeadFilter{Reason: "malformed"})["5"].ID
@@ -200,6 +203,7 @@ func TestMalformedLetter(t *testing.T) {
 
 // Of two operators who edit the same letter the second is told.
 func TestTwoEditors(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	id := h.letters(a, DeadFilter{Reason: "conflict"})["1"].ID
@@ -236,6 +240,7 @@ func TestTwoEditors(t *testing.T) {
 }
 
 func TestRedriveOfAGoneTarget(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	id := h.letters(a, DeadFilter{Target: "shop"})["99"].ID
@@ -264,6 +269,7 @@ func TestRedriveOfAGoneTarget(t *testing.T) {
 
 // A look at the CRM is made by the owner, and only while the lane may send.
 func TestLook(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	conflict, missing := h.letters(a, DeadFilter{Reason: "conflict"})["1"].ID, h.letters(a, DeadFilter{Reason: "missing"})
@@ -302,6 +308,7 @@ func TestLook(t *testing.T) {
 }
 
 func TestLookWithoutAnOwner(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	id := h.letters(a, DeadFilter{Reason: "conflict"})["1"].ID
 	end()
@@ -317,6 +324,7 @@ func TestLookWithoutAnOwner(t *testing.T) {
 }
 
 func TestWhyAndForget(t *testing.T) {
+	t.Parallel()
 	h, a, end := dying(t)
 	defer end()
 	if err := a.Hold(t.Context(), ann, "office", "month end", time.Time{}); err != nil {

@@ -82,6 +82,7 @@ func TestSecretsWithinTexts(t *testing.T) {
 // A message that is a JSON text is shown nowhere with its password, and what is
 // left masked in a file stays what it was.
 func TestSecretsWithinTextsOfLetters(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, emulator.Options{}, emulator.Options{})
 	a := h.open()
 	defer a.Close()

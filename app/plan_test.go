@@ -14,6 +14,7 @@ import (
 
 // What is foreseen is what an import of the same file then does.
 func TestForeseeAgreesWithImport(t *testing.T) {
+	t.Parallel()
 	const rows = 1000
 	h := newHouse(t, emulator.Options{Contacts: rows}, emulator.Options{})
 	text, rejected, _ := spreadsheet(rows)
@@ -131,6 +132,7 @@ func TestForeseeCompares(t *testing.T) {
 }
 
 func TestTroublesAreBounded(t *testing.T) {
+	t.Parallel()
 	var many troubles
 	for i := range 10 * shownTroubles {
 		many.add("problem "+strings.Repeat("x", i), int64(i))

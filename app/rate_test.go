@@ -1,8 +1,11 @@
 package app
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"crmsync/contact"
 	"crmsync/emulator"
@@ -196,37 +199,43 @@ func TestForetell(t *testing.T) {
 
 // What is foretold comes true, and other processes are told of it.
 func TestETAComesTrue(t *testing.T) {
-	t.Parallel() // it mostly waits
-	const n = 60
-	h := newHouse(t, emulator.Options{Contacts: n}, emulator.Options{Contacts: n}, "targets.office.quota.rate=40/s", "targets.office.quota.burst=1")
-	a := h.open()
-	defer a.Close()
-	b := h.another(a)
-	h.fill(a, n)
-	st, err := a.Status(t.Context())
-	if err != nil || st.Targets[0].ETA == nil || st.Targets[0].ETA.Updates != n || st.Targets[0].ETA.Why != "nobody runs it" {
-		t.Fatalf("before it runs: %+v, %v", st.Targets[0].ETA, err)
-	}
-	defer h.work(a)()
-	var done time.Time
-	for end := time.Now().Add(10 * time.Second); done.IsZero(); <-time.After(20 * time.Millisecond) {
-		st, err := b.Status(t.Context())
-		if err != nil || time.Now().After(end) {
-			t.Fatalf("%+v, %v", st.Targets[0].ETA, err)
+	inSim(t, func(t *testing.T) {
+		const n = 60
+		w := newSimWorld(t, simOptions{
+			seed: 1, procs: 1, rate: 4, burst: 1, conc: 4, perfex: emulator.Perfex303,
+			timeout: 3 * time.Second, retry: time.Second, attempts: 8, log: zerolog.Nop(),
+		})
+		defer w.close()
+		for i := range n {
+			w.publishOne(t.Context(), w.actor("producer"), simOffice, fmt.Sprint(10*(i+1)), nil)
 		}
-		if e := st.Targets[0].ETA; e != nil && !e.Done.IsZero() {
-			done = e.Done
-			if e.Rate < 36 || e.Rate > 44 || e.Requests != 2*e.Updates && st.Targets[0].Lane.Counts.Outcomes[contact.Applied] < measuredFrom {
-				t.Errorf("foretold %+v", e)
+		look := func() (eta *ETA, waiting int64) {
+			st, err := w.control.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
 			}
+			return st.Targets[0].ETA, st.Targets[0].Queue["live"].Waiting + st.Targets[0].Queue["bulk"].Waiting
 		}
-	}
-	h.settled(a)
-	if off := time.Since(done); off < -time.Second || off > 2*time.Second {
-		t.Errorf("it ended %s after the time foretold", off)
-	}
-	st, err = b.Status(t.Context())
-	if err != nil || st.Targets[0].ETA != nil {
-		t.Errorf("when nothing waits: %+v, %v", st.Targets[0].ETA, err)
-	}
+		if e, _ := look(); e == nil || e.Updates != n || e.Why != "nobody runs it" {
+			t.Fatalf("before it runs: %+v", e)
+		}
+		w.start(0)
+		var done time.Time
+		for e, waiting := look(); waiting > 0; e, waiting = look() {
+			if done.IsZero() && e != nil && !e.Done.IsZero() {
+				done = e.Done
+				if e.Rate < 3.6 || e.Rate > 4.4 || e.Requests != 2*e.Updates {
+					t.Errorf("foretold %+v", e)
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if off := time.Since(done); done.IsZero() || off < -time.Second || off > 2*time.Second {
+			t.Errorf("it ended %s after the time foretold", off)
+		}
+		time.Sleep(2 * time.Second)
+		if e, _ := look(); e != nil {
+			t.Errorf("when nothing waits: %+v", e)
+		}
+	})
 }

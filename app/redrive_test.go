@@ -187,6 +187,7 @@ func (c *crowd) check(o Operation) {
 }
 
 func TestRedriveBesideLiveTraffic(t *testing.T) {
+	t.Parallel()
 	const n = 200
 	c, end := newCrowd(t, n)
 	defer end()
@@ -222,6 +223,7 @@ func TestRedriveBesideLiveTraffic(t *testing.T) {
 // What was interrupted goes on where it was, or is given up; then the letters
 // that were not sent are dead as before.
 func TestInterruptedRedrive(t *testing.T) {
+	t.Parallel()
 	c, end := newCrowd(t, 100)
 	defer end()
 	ctx, stop := context.WithCancel(t.Context())

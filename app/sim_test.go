@@ -56,7 +56,8 @@ type simOptions struct {
 	rate           float64
 	burst          int
 	conc           int
-	strict         bool // the CRMs enforce that themselves
+	strict         bool   // the CRMs enforce that themselves
+	shared         string // the limits of a quota that both targets share, "" for none
 	perfex         string
 	contacts       int
 	pace           time.Duration
@@ -92,6 +93,11 @@ func newSimOptions(seed uint64) simOptions {
 }
 
 func (o *simOptions) config(dir string) string {
+	limits := fmt.Sprintf("{rate: %g/s, burst: %d, concurrency: %d}", o.rate, o.burst, o.conc)
+	quota, shared := "quota: "+limits, ""
+	if o.shared != "" {
+		quota, shared = "quota_group: agency", "quotas: {agency: "+o.shared+"}\n"
+	}
 	one := func(name, kind, secret string) string {
 		return fmt.Sprintf(`
   %s:
@@ -101,11 +107,11 @@ func (o *simOptions) config(dir string) string {
     allow_private: true
     %[3]s
     timeout: %s
-    quota: {rate: %g/s, burst: %d, concurrency: %d}
+    %s
     retry: {attempts: %d, base: %s, max: 10s}
-`, name, kind, secret, o.timeout, o.rate, o.burst, o.conc, o.attempts, o.retry)
+`, name, kind, secret, o.timeout, quota, o.attempts, o.retry)
 	}
-	return fmt.Sprintf("data: %s\nhttp: {listen: off}\nnats: {lease: 8s}\ntargets:\n", filepath.Join(dir, "data")) +
+	return fmt.Sprintf("data: %s\nhttp: {listen: off}\nnats: {lease: 8s}\n%stargets:\n", filepath.Join(dir, "data"), shared) +
 		one(simOffice, "perfex", "token_file: perfex.token\n    permissions: [1, 2]") +
 		one(simShop, "evance", "credentials_file: evance.json")
 }
