@@ -120,8 +120,8 @@ func (r *redriver) run(ctx context.Context) (Operation, error) {
 	}()
 	defer func() { stop(); <-done; <-done }()
 	err = r.loop(ctx)
-	if err == nil && r.op.State == OperationDone {
-		err = r.clear(ctx)
+	if err == nil && r.op.State != OperationCancelled && len(r.open) == 0 {
+		err = r.clear(ctx) // so that whoever lists letters now sees each once
 	}
 	if r.tell != nil {
 		r.tell(r.op)
