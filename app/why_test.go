@@ -21,14 +21,26 @@ func TestWhyOfAnOwnerThatDoesNotAnswer(t *testing.T) {
 		lane   worker.Status
 		want   []string
 	}{
-		{"it is busy with something else", func(ctx context.Context) []byte { <-ctx.Done(); return nil }, worker.Status{State: "running"},
-			[]string{"what only its owner knows, ", "the owner of target office does not answer", "see crmsync status"}},
-		{"it has gone", nil, worker.Status{State: "running", Waiting: "the bucket"},
-			[]string{"what only its owner knows, ", "nobody answers for office"}},
-		{"its answer cannot be read", func(context.Context) []byte { return []byte("<html>") }, worker.Status{State: "running"},
-			[]string{"what only its owner knows, "}},
-		{"its lane holds", nil, worker.Status{State: "held", Hold: &worker.Hold{Reason: worker.HoldOutage, Since: time.Now(), Detail: "connection refused"}},
-			[]string{"the lane, which holds: outage since ", ", connection refused; what only its owner knows, "}},
+		{
+			"it is busy with something else", func(ctx context.Context) []byte { <-ctx.Done(); return nil },
+			worker.Status{State: "running"},
+			[]string{"what only its owner knows, ", "the owner of target office does not answer", "see crmsync status"},
+		},
+		{
+			"it has gone", nil,
+			worker.Status{State: "running", Waiting: "the bucket"},
+			[]string{"what only its owner knows, ", "nobody answers for office"},
+		},
+		{
+			"its answer cannot be read", func(context.Context) []byte { return []byte("<html>") },
+			worker.Status{State: "running"},
+			[]string{"what only its owner knows, "},
+		},
+		{
+			"its lane holds", nil,
+			worker.Status{State: "held", Hold: &worker.Hold{Reason: worker.HoldOutage, Since: time.Now(), Detail: "connection refused"}},
+			[]string{"the lane, which holds: outage since ", ", connection refused; what only its owner knows, "},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -154,6 +154,16 @@ func TestUsersCanDoTheirWork(t *testing.T) {
 	if err != nil || !ok || string(answer) != "!" {
 		t.Fatalf("asked: %q %v %v", answer, ok, err)
 	}
+	if _, ok, err := q.Health(ctx); err != nil || !ok {
+		t.Fatalf("how the store is: %v %v", ok, err)
+	}
+	op1, err := nats.Connect(g.url, nats.UserInfo("operator", "operator-secret"), nats.CustomInboxPrefix("_INBOX_operator"))
+	must(err)
+	defer op1.Close()
+	m, err := op1.Request("crm.store.accept.peer", []byte("[]"), 3*time.Second)
+	if err != nil || string(m.Data) != "{}" {
+		t.Fatalf("what is missing is accepted: %v %v", m, err)
+	}
 	l.mend()
 	_, err = q.EditLetter(ctx, letters["bad1"], who, []byte(`{"fields":{"title":"Chief"}}`), 0, nil)
 	must(err)
@@ -294,7 +304,7 @@ func TestUsersCannotDoMore(t *testing.T) {
 	for role, c := range map[string]struct{ publish, subscribe []string }{
 		"publisher": {
 			publish: []string{
-				"crm.outcome.office.7.applied.-", "crm.outcome.office.7.discarded.-", "crm.audit.office.hold", "crm.ask.office", "crm.forget.office",
+				"crm.outcome.office.7.applied.-", "crm.outcome.office.7.discarded.-", "crm.audit.office.hold", "crm.ask.office", "crm.forget.office", "crm.store.accept.peer",
 				"$KV.crm_state.desired.office", "$KV.crm_letters.edit.office.7.1", "$KV.crm_owners.own.office",
 				api + "INFO", api + "STREAM.NAMES", api + "STREAM.INFO.CRM_OUTCOMES", api + "STREAM.MSG.GET.CRM_OUTCOMES", api + "STREAM.PURGE.CRM_OFFICE_LIVE",
 				api + "CONSUMER.CREATE.CRM_OUTCOMES.x", api + "DIRECT.GET.CRM_OUTCOMES", "$SYS.REQ.SERVER.PING", "anything",
@@ -307,7 +317,7 @@ func TestUsersCannotDoMore(t *testing.T) {
 				api + "STREAM.CREATE.MINE", api + "STREAM.UPDATE.CRM_OFFICE_LIVE", api + "STREAM.DELETE.CRM_OUTCOMES", api + "STREAM.PURGE.CRM_OFFICE_LIVE",
 				api + "STREAM.PURGE.CRM_OUTCOMES", api + "STREAM.MSG.DELETE.CRM_AUDIT", api + "STREAM.SNAPSHOT.CRM_OUTCOMES", "$SYS.REQ.SERVER.PING", "anything",
 			},
-			subscribe: []string{"crm.update.>", "crm.ask.office", "crm.forget.office", "_INBOX.>", "_INBOX_worker.>", "$KV.>", ">"},
+			subscribe: []string{"crm.update.>", "crm.ask.office", "crm.forget.office", "crm.store.peer", "crm.store.accept.peer", "_INBOX.>", "_INBOX_worker.>", "$KV.>", ">"},
 		},
 		"worker": {
 			publish: []string{

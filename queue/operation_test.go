@@ -177,6 +177,9 @@ func TestCanariesThatDieStopTheOperation(t *testing.T) {
 	if want := fmt.Sprintf("1 of the first %d died again; see letter %d", got.Sent, got.DeadAgain[0]); got.Why != want {
 		t.Errorf("why %q, want %q", got.Why, want)
 	}
+	if n := len(letters(t, q, Filter{})); n != 30-int(got.Sent)+1 || claimedBy(t, q, "") != 0 {
+		t.Errorf("it has stopped, and %d letters stand, %d of them in hand", n, claimedBy(t, q, ""))
+	}
 	c.mu.Lock()
 	c.refuse = nil
 	c.mu.Unlock()

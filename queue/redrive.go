@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,26 +97,8 @@ func (q *Queue) Redrive(ctx context.Context, id uint64, o RedriveOptions) (Redri
 
 // redrive is Redrive behind the audit.
 func (q *Queue) redrive(ctx context.Context, letter *Record, o RedriveOptions) (Redriven, error) {
-	c, err := q.prepare(ctx, letter, o)
-	if err != nil {
-		return Redriven{}, err
-	}
-	claimed := time.Now() // at the earliest
-	if err := q.take(ctx, c); err != nil {
-		return Redriven{}, err
-	}
-	// Whoever had it before us may have finished between our reading and our
-	// claim, and somebody may have edited it.
-	if _, err := q.deadLetter(ctx, letter.Seq); err != nil {
-		if errors.Is(err, ErrNotFound) {
-			err = errors.Join(err, q.drop(ctx, c))
-		}
-		return Redriven{}, err
-	}
-	if again, err := q.prepare(ctx, letter, o); err != nil || string(again.Body) != string(c.Body) {
-		return Redriven{}, errors.Join(cmp.Or(err, editedNow(letter.Seq)), q.drop(ctx, c))
-	}
-	return q.send(ctx, letter, c, claimed)
+	a := q.redriveAll(ctx, []*Record{letter}, o)[0]
+	return a.sent, a.err
 }
 
 // deadLetter reads a dead letter.

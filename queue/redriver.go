@@ -120,8 +120,8 @@ func (r *redriver) run(ctx context.Context) (Operation, error) {
 	}()
 	defer func() { stop(); <-done; <-done }()
 	err = r.loop(ctx)
-	if err == nil && r.op.State == OperationDone {
-		err = r.clear(ctx)
+	if err == nil && r.op.State != OperationCancelled && len(r.open) == 0 {
+		err = r.clear(ctx) // so that whoever lists letters now sees each once
 	}
 	if r.tell != nil {
 		r.tell(r.op)
@@ -243,48 +243,6 @@ func (r *redriver) step(ctx context.Context) error {
 	return r.send(ctx, r.page[:n])
 }
 
-// choose finds the next letters.
-func (r *redriver) choose(ctx context.Context) error {
-	if ids := r.op.IDs; len(ids) > 0 {
-		r.page, r.read = ids[min(int(r.op.Cursor), len(ids)):], true
-		return nil
-	}
-	f := r.op.Filter
-	f.After = r.op.Cursor
-	page := redrivePage
-	if f.Limit > 0 {
-		page = min(page, f.Limit-int(r.op.Chosen))
-	}
-	r.read = true
-	if page <= 0 {
-		return nil
-	}
-	f.Limit = page
-	clear(r.letters)
-	add := func(id uint64) error {
-		if id > r.op.Last {
-			return errEnough
-		}
-		r.page = append(r.page, id)
-		r.read = len(r.page) < page
-		return nil
-	}
-	if f.needsHeads() {
-		return r.q.choose(ctx, f, func(h letterHead) error { return add(h.id) })
-	}
-	size := 0 // nothing would be passed over: the letters come with it
-	err := r.q.Records(ctx, f, func(l Record) error {
-		if size > redrivePageBytes {
-			return errEnough
-		}
-		size += len(l.Original)
-		r.letters[l.Seq] = &l
-		return add(l.Seq)
-	})
-	r.read = r.read && size <= redrivePageBytes
-	return err
-}
-
 // send sends the next letters of the page, which go on with the first that there
 // was no room for.
 func (r *redriver) send(ctx context.Context, ids []uint64) error {
@@ -325,35 +283,6 @@ func (r *redriver) send(ctx context.Context, ids []uint64) error {
 		r.changed = true
 	}
 	return nil
-}
-
-// lettersOf reads those that were not sent before; at is the place of each among the
-// ids, errs says of the others what stands in the way, nil where they are sent.
-func (r *redriver) lettersOf(ctx context.Context, ids []uint64, errs []error) (letters []*Record, at []int) {
-	all := make([]*Record, len(ids))
-	first := map[uint64]int{}
-	for i, id := range ids {
-		if _, twice := first[id]; !twice {
-			first[id] = i
-		}
-	}
-	aside(len(ids), atOnce, func(i int) {
-		if id := ids[i]; first[id] == i && r.open[id] == nil && !r.over[id] {
-			if all[i] = r.letters[id]; all[i] != nil {
-				return // that it is gone meanwhile shows when it is claimed
-			}
-			var l Record
-			if l, errs[i] = r.q.deadLetter(ctx, id); errs[i] == nil {
-				all[i] = &l
-			}
-		}
-	})
-	for i, l := range all {
-		if l != nil {
-			letters, at = append(letters, l), append(at, i)
-		}
-	}
-	return letters, at
 }
 
 // later is the time from which the next turn is counted: a letter that came late

@@ -69,8 +69,8 @@ func (q *Queue) storePart(ctx context.Context, msgs []*nats.Msg, out []result) {
 			return
 		}
 	}
-	aside(len(msgs), fewMessages, func(i int) {
+	for i := range msgs { // one after another: nobody's write then waits for more than one of them
 		ack, err := q.atomic(ctx, msgs[i:i+1])
 		out[i] = result{seq: ack.Seq, err: err}
-	})
+	}
 }
