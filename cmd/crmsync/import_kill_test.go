@@ -112,6 +112,7 @@ func (h *importHouse) command(args ...string) *exec.Cmd {
 // each row of the file is stored once, and the CRM holds the last one of each
 // contact.
 func TestKillImport(t *testing.T) {
+	skipShort(t)
 	t.Parallel()
 	const rows, contacts, rounds = 20_000, 100, 10
 	seed := uint64(time.Now().UnixNano())

@@ -200,6 +200,7 @@ func (k *stepKiller) killAt(ctx context.Context, step killStep, wave []demoUpdat
 // TestKillAtSteps kills workers that share a NATS server which lives on, each in
 // the middle of a step that it has just taken.
 func TestKillAtSteps(t *testing.T) {
+	skipShort(t)
 	t.Parallel()
 	rounds := max(1, *kills/12)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(rounds)*2*time.Minute)

@@ -13,6 +13,7 @@ import (
 // with a wave of updates before it: what the dead one has merged and sent, the
 // next must not undo with less.
 func TestKillWorker(t *testing.T) {
+	skipShort(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*kills)*20*time.Second)
 	defer cancel()
@@ -43,6 +44,7 @@ func TestKillWorker(t *testing.T) {
 // TestKillServer kills workers with the NATS server in them; the next one starts
 // on the same store at once.
 func TestKillServer(t *testing.T) {
+	skipShort(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*kills)*10*time.Second)
 	defer cancel()
@@ -83,6 +85,7 @@ func freePort(t *testing.T) int {
 
 // TestKillOneOfTwo kills one of two workers: the other takes over its targets.
 func TestKillOneOfTwo(t *testing.T) {
+	skipShort(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(*faultRounds)*20*time.Second)
 	defer cancel()

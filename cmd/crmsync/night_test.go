@@ -43,6 +43,7 @@ type night struct {
 // rejected or dead is exported, mended and imported. `make night` does it with
 // 200,000 rows.
 func TestNight(t *testing.T) {
+	skipShort(t)
 	for _, tc := range []struct {
 		name   string
 		limits emulator.Limits

@@ -161,6 +161,7 @@ func (w *quotaWorld) judge() (refused int, ledger []emulator.Entry) {
 // TestStrictQuotaOverProcesses has two processes, of which the one at work is
 // killed: three targets that share what their CRM allows, and not one refusal.
 func TestStrictQuotaOverProcesses(t *testing.T) {
+	skipShort(t)
 	t.Parallel()
 	program, err := exec.LookPath("crmsync")
 	if err != nil {
