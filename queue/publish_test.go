@@ -381,9 +381,13 @@ func TestBatchOverRestarts(t *testing.T) {
 	p := peerOf(t, q, &link{})
 	const n = 3000
 	done := make(chan error, 1)
+	restarted := make(chan struct{})
 	go func() {
 		b := p.Batch("office", contact.Bulk)
 		for i := range n {
+			if i == n/2 {
+				<-restarted
+			}
 			if err := b.Add(t.Context(), update("office", i, contact.Bulk, i)); err != nil {
 				done <- err
 				return
@@ -413,6 +417,9 @@ func TestBatchOverRestarts(t *testing.T) {
 		case <-time.After(time.Duration(20+r*7%60) * time.Millisecond):
 			if !k.down() {
 				k.fail("a test", false)
+			}
+			if r == 2 {
+				close(restarted)
 			}
 		}
 	}

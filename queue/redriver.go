@@ -120,9 +120,6 @@ func (r *redriver) run(ctx context.Context) (Operation, error) {
 	}()
 	defer func() { stop(); <-done; <-done }()
 	err = r.loop(ctx)
-	if err == nil && r.op.State != OperationCancelled && len(r.open) == 0 {
-		err = r.clear(ctx) // so that whoever lists letters now sees each once
-	}
 	if r.tell != nil {
 		r.tell(r.op)
 	}
@@ -138,6 +135,9 @@ func (r *redriver) loop(ctx context.Context) error {
 	for n := 0; ; {
 		err := r.step(ctx)
 		final := r.op.State.Final()
+		if err == nil && final && r.op.State != OperationCancelled && len(r.open) == 0 {
+			err = r.clear(ctx) // so that whoever hears of the end finds each letter once
+		}
 		if err == nil && final {
 			err = r.save(ctx)
 		}
