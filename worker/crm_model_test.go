@@ -108,6 +108,20 @@ func (m *crmModel) Send(ctx context.Context, spend crm.Spend, changes []contact.
 	return []crm.Answer{a}
 }
 
+// mailsOf is how often an update's side effect happened.
+func (m *crmModel) mailsOf(r *stored) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mails[r.n]
+}
+
+// change replaces the plan while lanes run.
+func (m *crmModel) change(plan func(*crmCall) fate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plan = plan
+}
+
 const cutShort = "stopped before the write"
 
 func (m *crmModel) finished(i int, c *crmContact, a crm.Answer) {

@@ -48,9 +48,9 @@ func TestSideEffectIsNotRepeatedByTheNextOwner(t *testing.T) {
 		plan := w.m.plan
 		w.stalls()
 		r := w.start()
-		time.Sleep(10 * time.Second)
-		if w.m.mails[mail.n] != 1 || w.q.pending() != 3 {
-			t.Fatalf("mails %v, %d pending", w.m.mails, w.q.pending())
+		w.after(10 * time.Second)
+		if w.m.mailsOf(mail) != 1 || w.q.pending() != 3 {
+			t.Fatalf("%d mails, %d pending", w.m.mailsOf(mail), w.q.pending())
 		}
 		if n := w.q.notes(); n != 1 {
 			t.Errorf("%d notes, want one: the other updates have no side effect or have not been sent", n)
@@ -60,7 +60,7 @@ func TestSideEffectIsNotRepeatedByTheNextOwner(t *testing.T) {
 		w.stores()
 		w.m.plan = plan
 		w.start().settleAll(time.Minute)
-		if w.m.mails[mail.n] != 1 || w.m.mails[next.n] != 1 {
+		if w.m.mailsOf(mail) != 1 || w.m.mailsOf(next) != 1 {
 			t.Errorf("mails %v, want one each", w.m.mails)
 		}
 		if e := w.q.outcome(mail); e.Outcome != contact.Unchanged && e.Outcome != contact.Applied || e.Resolved == contact.Unlost {
@@ -86,9 +86,9 @@ func TestSideEffectThatFailedIsAskedForByTheNextOwner(t *testing.T) {
 					mail := w.q.publish("c1", contact.Live, "mail")
 					w.q.delay = 300 * time.Millisecond // of the note, and of taking it back
 					r := w.start()
-					time.Sleep(510 * time.Millisecond)
+					w.after(510 * time.Millisecond)
 					if end == "crash" {
-						time.Sleep(350 * time.Millisecond)
+						w.after(350 * time.Millisecond)
 						r.s.lose()
 						<-r.done
 					} else {
@@ -99,8 +99,8 @@ func TestSideEffectThatFailedIsAskedForByTheNextOwner(t *testing.T) {
 					}
 					w.m.plan, w.q.delay = func(*crmCall) fate { return fine }, 0
 					w.start().settleAll(time.Hour)
-					if w.m.mails[mail.n] != 1 {
-						t.Errorf("%d mails", w.m.mails[mail.n])
+					if w.m.mailsOf(mail) != 1 {
+						t.Errorf("%d mails", w.m.mailsOf(mail))
 					}
 				})
 			})
@@ -116,13 +116,13 @@ func TestSideEffectWaitsForItsNote(t *testing.T) {
 		w.q.down = true
 		mail := w.q.publish("c1", contact.Live, "mail")
 		r := w.start()
-		time.Sleep(30 * time.Second)
+		w.after(30 * time.Second)
 		if n := len(w.m.callsOf("")); n != 0 {
 			t.Fatalf("%d calls before the note was stored", n)
 		}
 		r.s.freeze(10 * time.Second) // a call needs 12
 		w.stores()
-		time.Sleep(5 * time.Second)
+		w.after(5 * time.Second)
 		if n := len(w.m.callsOf("")); n != 0 {
 			t.Fatalf("%d calls on a lease that is too short", n)
 		}
@@ -131,8 +131,8 @@ func TestSideEffectWaitsForItsNote(t *testing.T) {
 		}
 		r.s.thaw()
 		r.settleAll(time.Minute)
-		if w.m.mails[mail.n] != 1 || w.q.outcome(mail).Attempts != 1 {
-			t.Errorf("%d mails, %+v", w.m.mails[mail.n], w.q.outcome(mail))
+		if w.m.mailsOf(mail) != 1 || w.q.outcome(mail).Attempts != 1 {
+			t.Errorf("%d mails, %+v", w.m.mailsOf(mail), w.q.outcome(mail))
 		}
 	})
 }
@@ -146,7 +146,7 @@ func TestBegunUpdateIsNotCancelled(t *testing.T) {
 		other := w.q.publishUpdate(u, "mail")
 		w.stalls()
 		r := w.start()
-		time.Sleep(10 * time.Second)
+		w.after(10 * time.Second)
 		r.s.lose()
 		<-r.done
 		w.stores()
@@ -156,8 +156,8 @@ func TestBegunUpdateIsNotCancelled(t *testing.T) {
 		r.l.Sweep()
 		r.settleAll(time.Minute)
 		wantOutcome(t, w, other, contact.Cancelled, contact.NoReason)
-		if e := w.q.outcome(begun); e.Outcome != contact.Applied || w.m.mails[begun.n] != 1 || w.m.mails[other.n] != 0 {
-			t.Errorf("%+v, mails %v", e, w.m.mails)
+		if e := w.q.outcome(begun); e.Outcome != contact.Applied || w.m.mailsOf(begun) != 1 || w.m.mailsOf(other) != 0 {
+			t.Errorf("%+v, %d mails", e, w.m.mailsOf(begun))
 		}
 	})
 }
@@ -193,10 +193,10 @@ func TestLetterSaysThatItsSideEffectMayHaveHappened(t *testing.T) {
 		}
 		u := contact.Update{Contact: contact.Key{Target: "shop", ID: "c1"}, Class: contact.Bulk, RedriveOf: "1", Redrive: &contact.Redrive{MaybeSent: true}}
 		again := w.q.publishUpdate(u, "mail", "b")
-		w.m.plan = func(*crmCall) fate { return fine }
+		w.m.change(func(*crmCall) fate { return fine })
 		r.settleAll(time.Minute)
-		if e := w.q.outcome(again); e.Outcome != contact.Applied || w.m.mails[again.n] != 0 {
-			t.Errorf("%+v, mails %v", e, w.m.mails)
+		if e := w.q.outcome(again); e.Outcome != contact.Applied || w.m.mailsOf(again) != 0 {
+			t.Errorf("%+v, %d mails", e, w.m.mailsOf(again))
 		}
 	})
 }

@@ -49,6 +49,13 @@ func inBubble(t *testing.T, f func(w *world)) {
 	})
 }
 
+// after lets time pass, and what happens at that instant come to its end: what the
+// models hold can be looked at then.
+func (w *world) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // running is a lane that runs.
 type running struct {
 	w     *world

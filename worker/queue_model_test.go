@@ -138,6 +138,13 @@ func number(value string) int {
 	return n
 }
 
+// recalled is how often letters were recalled.
+func (q *queueModel) recalled() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.recalls
+}
+
 func (q *queueModel) pending() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -301,7 +308,9 @@ func (s *session) Recall(ctx context.Context, letters []contact.Ref) ([]contact.
 	case <-s.lost:
 		return nil, errLost
 	}
+	s.q.mu.Lock()
 	s.q.recalls++
+	s.q.mu.Unlock()
 	var left []contact.Ref
 	for _, ref := range letters {
 		if s.q.room != nil && !s.q.room() {

@@ -3,4 +3,4 @@
 package worker
 
 // The race detector makes everything some ten times slower.
-const simDefault = 25
+const simDefault = 12

@@ -157,10 +157,10 @@ func TestLateRequestIsPutRight(t *testing.T) {
 				if n := len(w.m.callsOf("c1")); n != len(calls) {
 					t.Errorf("%d more calls when nothing could come any more", n-len(calls))
 				}
+				r.end()
 				if len(r.l.doubts)+len(r.l.contested)+len(r.l.repairs) > 0 {
 					t.Error("something is still in doubt")
 				}
-				r.end()
 			})
 		})
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -17,11 +18,11 @@ func TestRecallWaitsForRoom(t *testing.T) {
 				w.m.plan = stormy(0, time.Minute)
 				w.contacts(0, 100, "a")
 				r := w.start()
-				time.Sleep(20 * time.Minute)
+				w.after(20 * time.Minute)
 				st := r.status()
 				dead := w.dead()
-				if dead == 0 || len(st.Memory.Left) != dead || st.Hold != nil || st.Counts.Recalled != 0 || w.q.open != 0 {
-					t.Fatalf("%d are dead, %d wait for room, hold %+v, %d are unfinished", dead, len(st.Memory.Left), st.Hold, w.q.open)
+				if dead == 0 || len(st.Memory.Left) != dead || st.Hold != nil || st.Counts.Recalled != 0 || w.q.pending() != 0 {
+					t.Fatalf("%d are dead, %d wait for room, hold %+v, %d are unfinished", dead, len(st.Memory.Left), st.Hold, w.q.pending())
 				}
 				if successor {
 					w.o.Memory = roundTrip(w.t, st).Memory
@@ -29,16 +30,16 @@ func TestRecallWaitsForRoom(t *testing.T) {
 					r = w.start()
 				}
 				w.contacts(1000, 10, "a")
-				time.Sleep(time.Minute)
-				if w.q.open != 0 {
+				w.after(time.Minute)
+				if w.q.pending() != 0 {
 					t.Error("others wait for the recall")
 				}
-				time.Sleep(time.Hour)
+				w.after(time.Hour)
 				if st = r.status(); len(st.Memory.Left) != 0 || w.dead() != 0 || st.Counts.Recalled != int64(dead) {
 					t.Errorf("%d are dead, %d wait, %d were recalled of %d", w.dead(), len(st.Memory.Left), st.Counts.Recalled, dead)
 				}
-				if w.q.recalls > 20 { // each is an entry in the audit trail
-					t.Errorf("%d attempts", w.q.recalls)
+				if w.q.recalled() > 20 { // each is an entry in the audit trail
+					t.Errorf("%d attempts", w.q.recalled())
 				}
 				r.settleAll(time.Minute)
 			})
@@ -49,25 +50,25 @@ func TestRecallWaitsForRoom(t *testing.T) {
 // In a new storm they wait as well: they would only join its letters.
 func TestRecallWaitsForTheNextStorm(t *testing.T) {
 	inBubble(t, func(w *world) {
-		room := false
-		w.q.room = func() bool { return room }
+		var room atomic.Bool
+		w.q.room = room.Load
 		w.m.plan = stormy(0, time.Minute)
 		w.contacts(0, 100, "a")
 		r := w.start()
-		time.Sleep(20 * time.Minute)
+		w.after(20 * time.Minute)
 		left := len(r.status().Memory.Left)
-		w.m.plan = stormy(0, time.Hour)
+		w.m.change(stormy(0, time.Hour))
 		w.contacts(1000, 100, "a")
-		time.Sleep(5 * time.Minute)
-		room = true
-		before := w.q.recalls
-		time.Sleep(30 * time.Minute)
+		w.after(5 * time.Minute)
+		room.Store(true)
+		before := w.q.recalled()
+		w.after(30 * time.Minute)
 		st := r.status()
 		wantHold(w.t, st, HoldStorm)
-		if len(st.Memory.Left) != left || left == 0 || w.q.recalls != before {
-			t.Errorf("%d wait, then %d; recalled %d times in the storm", left, len(st.Memory.Left), w.q.recalls-before)
+		if len(st.Memory.Left) != left || left == 0 || w.q.recalled() != before {
+			t.Errorf("%d wait, then %d; recalled %d times in the storm", left, len(st.Memory.Left), w.q.recalled()-before)
 		}
-		time.Sleep(4 * time.Hour)
+		w.after(4 * time.Hour)
 		r.settleAll(time.Hour)
 		if n := w.dead(); n != 0 {
 			t.Errorf("%d are dead", n)

@@ -164,7 +164,7 @@ func TestSideEffectIsNotRepeatedAfterUnknown(t *testing.T) {
 		if fmt.Sprint(maybe) != "[false false true true false]" {
 			t.Errorf("MaybeSent by call: %v", maybe)
 		}
-		if w.m.mails[mail.n] != 1 || w.m.mails[next.n] != 1 {
+		if w.m.mailsOf(mail) != 1 || w.m.mailsOf(next) != 1 {
 			t.Errorf("mails %v, want one each", w.m.mails)
 		}
 	})
