@@ -36,7 +36,8 @@ type doubt struct {
 	// newer is what calls without a decision may have written since: what was
 	// written before is not put over that.
 	newer   []contact.Patch
-	refused int // repairs in a row that the CRM refused for good
+	sent    contact.Patch // by the repair that is under way, or was last
+	refused int           // repairs in a row that the CRM refused for good
 }
 
 type lateWrite struct {
@@ -59,6 +60,10 @@ func (l *Lane) mayComeLate(k contact.Key, fields contact.Patch, now time.Time) {
 	if len(d.wrote) > 0 {
 		d.newer = append(d.newer, fields)
 	}
+	l.late(d, fields, now)
+}
+
+func (l *Lane) late(d *doubt, fields contact.Patch, now time.Time) {
 	until := now.Add(l.o.Late)
 	d.late = append(d.late, lateWrite{fields, until})
 	if until.After(l.doubtsEnd) {
@@ -258,6 +263,7 @@ func (l *Lane) repair(work context.Context, now time.Time) {
 			l.hold.tried(now)
 		}
 	}
+	d.sent = fields
 	change := contact.Change{Contact: s.key, Fields: fields, Repair: true}
 	go l.guarded(s.key, now, s, func(r *result) {
 		r.repair = true
@@ -274,6 +280,9 @@ func (l *Lane) repaired(r result) {
 	}
 	l.goBack(s, now)
 	d := l.doubts[s.key.ID]
+	if a.Verdict == contact.VerdictUnknown || a.Verdict == contact.VerdictTransient {
+		l.late(d, d.sent, now) // a repair may come late as well
+	}
 	if r.cut != nil {
 		l.stats.Requests += int64(a.Requests)
 		return

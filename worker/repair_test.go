@@ -97,6 +97,33 @@ func TestRepairIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A repair may come late itself, and then over what is newer than that.
+func TestRepairThatComesLate(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.m.plan = func(c *crmCall) fate {
+			switch {
+			case c.n == 0:
+				return landing(time.Second)
+			case c.change.Repair && c.n == 3: // the second, after a minute
+				return landing(100 * time.Second)
+			}
+			return fine
+		}
+		w.o.Retry = Retry{Base: time.Millisecond}
+		w.q.publish("c1", contact.Live, "a")
+		r := w.start()
+		time.Sleep(170 * time.Millisecond)
+		w.q.publish("c1", contact.Live, "a")
+		time.Sleep(140 * time.Second) // what the first call may bring is over, the repair still on its way
+		last := w.q.publish("c1", contact.Live, "a")
+		time.Sleep(10 * time.Minute)
+		if n := w.m.field("c1", "a"); n != last.n {
+			t.Errorf("it holds update %d, want %d", n, last.n)
+		}
+		r.end()
+	})
+}
+
 // A newer update that fails first and is refused then leaves what was written before
 // it as what must stand.
 func TestRepairBehindARefusedUpdate(t *testing.T) {
