@@ -34,6 +34,7 @@ var suites = []suite{
 	{"lane", "worker", []string{"-test.run=^TestSimulation$", "-test.v", "-test.failfast", "-sim.seeds=100000"}},
 	{"plans", "worker", []string{"-test.run=^TestPlans$", "-rapid.checks=100000000", "-rapid.nofailfile"}},
 	{"queue", "queue", []string{"-test.run=^TestSimulation$", "-test.v", "-test.failfast", "-sim.seeds=100000"}},
+	{"tests", "queue", []string{"-test.short", "-test.failfast", "-test.skip=^TestSimulation$"}}, // what no simulation met
 }
 
 // result is what came of looking for one plant.
