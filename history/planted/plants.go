@@ -85,11 +85,6 @@ var plants = []plant{
 			"	}).WithContext(ctx)\n	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }\n",
 		},
 	}},
-	{"late-request-sent", "a request goes out though its time is over", []edit{{
-		"crm/dial.go", "t != nil && !time.Now().Before(*t) {", "t != nil && t.IsZero() {",
-	}, {
-		"worker/call.go", "	if time.Until(l.o.Source.Lease()) < l.o.Timeout {", "	if l.o.Timeout < 0 {",
-	}}},
 	{"late-not-repaired", "an older value that came late stays on top", []edit{{
 		"worker/repair.go", "	if d.due.IsZero() && len(d.wrote) > 0 {", "	if d.due.IsZero() && len(d.wrote) > 1_000 {",
 	}}},
@@ -126,9 +121,10 @@ var plants = []plant{
 	{"no-audit", "a job is cancelled and the audit trail does not say so", []edit{{
 		"queue/job.go", "		if !audited {", "		if audited {",
 	}}},
-	{"stop-goes-on", "a worker that was asked to stop begins new calls", []edit{{
-		"worker/call.go", "	case l.draining:\n", "	case l.draining && l.ready.len() == 0:\n",
-	}}},
+	{"stop-goes-on", "a worker that was asked to stop begins new calls", []edit{
+		{"worker/call.go", "	case l.draining:\n", "	case l.draining && l.ready.len() == 0:\n"},
+		{"worker/lane.go", "		if l.draining {\n			l.drains()", "		if l.draining && l.ready.len() == 0 {\n			l.drains()"},
+	}},
 	{"forget-undone", "a person who was to be forgotten is sent on", []edit{{
 		"queue/forget.go", "	if !s.q.goneSome.Load() {", "	if u != nil {",
 	}}},
