@@ -233,7 +233,7 @@ func (w *simWorld) steerJob(ctx context.Context, r *rand.Rand, target, job strin
 	kind := r.IntN(4)
 	for i := range 6 {
 		if !simPause(ctx, time.Duration(r.ExpFloat64()*float64(20*time.Second))) {
-			return
+			break // a paused one is still to be resumed
 		}
 		w.sample(ctx, target, job)
 		var err error
