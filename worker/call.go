@@ -106,7 +106,7 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	if l.settling >= maxSettling {
 		return waiting{what: "outcomes to be stored"}
 	}
-	if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
+	if !l.outlasts() {
 		return waiting{what: "its lease to be renewed", until: now.Add(leaseRecheck)}
 	}
 	if at, why := l.budget.whenRoom(now, l.o.Requests); at.After(now) {
@@ -114,6 +114,9 @@ func (l *Lane) obstacle(now time.Time) waiting {
 	}
 	return waiting{}
 }
+
+// outlasts says that the lease outlasts a call that starts now.
+func (l *Lane) outlasts() bool { return time.Until(l.o.Source.Lease()) >= l.o.Timeout+l.o.Margin }
 
 // nextLook is when a lane in a hold wakes: at the probe, or earlier to see
 // whether the secret has changed.
@@ -279,7 +282,7 @@ func (l *Lane) spending(r *result) crm.Spend {
 			r.cut = err
 			return err
 		}
-		if time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
+		if !l.outlasts() {
 			r.cut = errLease
 			return errLease
 		}

@@ -36,7 +36,7 @@ func (l *Lane) begin(work context.Context, r *result, undo <-chan struct{}, prom
 	if err := l.budget.redeem(paying, promised); r.cut == nil {
 		r.cut = err
 	}
-	if r.cut == nil && time.Until(l.o.Source.Lease()) < l.o.Timeout+l.o.Margin {
+	if r.cut == nil && !l.outlasts() {
 		r.cut = errLease
 	}
 	if r.cut == nil {

@@ -73,11 +73,8 @@ func (l *Lane) late(d *doubt, fields contact.Patch, now time.Time) {
 
 // lasting is what of a patch the CRM keeps: all but what has it do something.
 func (l *Lane) lasting(p contact.Patch) contact.Patch {
-	effect := func(f contact.Field) bool { return slices.Contains(l.o.Rules.SideEffects, f.Name) }
-	if !slices.ContainsFunc(p, effect) {
-		return p
-	}
-	return slices.DeleteFunc(slices.Clone(p), effect)
+	p, _ = l.o.Rules.Without(p, func(path string) bool { return slices.Contains(l.o.Rules.SideEffects, path) })
+	return p
 }
 
 // expire drops what can no longer come.

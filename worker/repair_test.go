@@ -29,6 +29,16 @@ func (w *world) nth(id string, n int, f fate) {
 	}
 }
 
+// givenUp publishes an update whose call is given up, as the plan must have it, and
+// once it waits for its retry a newer one of the same fields.
+func (w *world) givenUp(fields ...string) (r *running, newer *stored) {
+	w.o.Retry.Base = time.Millisecond
+	w.q.publish("c1", contact.Live, fields...)
+	r = w.start()
+	time.Sleep(170 * time.Millisecond)
+	return r, w.q.publish("c1", contact.Live, fields...)
+}
+
 // mended checks that one older value was put over a newer one, and for how long.
 func (w *world) mended(most time.Duration) {
 	w.t.Helper()
@@ -77,11 +87,7 @@ func TestRepairIsTriedAgain(t *testing.T) {
 						}}
 					}
 					w.o.OutageAfter = 3
-					w.o.Retry = Retry{Base: time.Millisecond}
-					w.q.publish("c1", contact.Live, "a")
-					r := w.start()
-					time.Sleep(170 * time.Millisecond)
-					w.q.publish("c1", contact.Live, "a")
+					r, _ := w.givenUp("a")
 					time.Sleep(5 * time.Minute)
 					w.mended(time.Minute)
 					if st := r.status(); st.Hold != nil {
@@ -109,11 +115,7 @@ func TestRepairThatComesLate(t *testing.T) {
 			}
 			return fine
 		}
-		w.o.Retry = Retry{Base: time.Millisecond}
-		w.q.publish("c1", contact.Live, "a")
-		r := w.start()
-		time.Sleep(170 * time.Millisecond)
-		w.q.publish("c1", contact.Live, "a")
+		r, _ := w.givenUp("a")
 		time.Sleep(140 * time.Second) // what the first call may bring is over, the repair still on its way
 		last := w.q.publish("c1", contact.Live, "a")
 		time.Sleep(10 * time.Minute)
@@ -137,11 +139,7 @@ func TestRepairBehindARefusedUpdate(t *testing.T) {
 			}
 			return fine
 		}
-		w.o.Retry = Retry{Base: time.Millisecond}
-		w.q.publish("c1", contact.Live, "a")
-		r := w.start()
-		time.Sleep(170 * time.Millisecond)
-		good := w.q.publish("c1", contact.Live, "a")
+		r, good := w.givenUp("a")
 		time.Sleep(time.Second)
 		w.q.publish("c1", contact.Live, "a=bad")
 		time.Sleep(5 * time.Minute)
@@ -290,11 +288,7 @@ func TestRepairsWaitForHolds(t *testing.T) {
 			}
 			return fine
 		}
-		w.o.Retry = Retry{Base: time.Millisecond}
-		w.q.publish("c1", contact.Live, "a")
-		r := w.start()
-		time.Sleep(170 * time.Millisecond)
-		u := w.q.publish("c1", contact.Live, "a")
+		r, u := w.givenUp("a")
 		r.wait(time.Minute)
 		r.l.Steer(w.t.Context(), Orders{Hold: true})
 		time.Sleep(10 * time.Minute)
@@ -327,11 +321,8 @@ func TestRepairBesideARetry(t *testing.T) {
 			}
 			return fine
 		}
-		w.o.Retry = Retry{Base: time.Millisecond, Attempts: 6}
-		w.q.publish("c1", contact.Live, "a", "b", "c")
-		r := w.start()
-		time.Sleep(170 * time.Millisecond)
-		w.q.publish("c1", contact.Live, "a", "b", "c")
+		w.o.Retry.Attempts = 6
+		r, _ := w.givenUp("a", "b", "c")
 		r.wait(time.Minute)
 		u := w.q.publish("c1", contact.Live, "b", "c") // the third, given up in the end
 		time.Sleep(2 * time.Second)
