@@ -83,7 +83,7 @@ func (h *Health) sum(failure string) {
 		h.State, h.Text = StoreFailed, failure
 	case len(h.Losses) > 0:
 		h.State, h.Text = StoreLost, lossText(h.Losses)
-	case h.MinFree > 0 && h.Free < h.MinFree:
+	case h.room() != nil:
 		h.State, h.Text = StoreFull, h.Space()+": free some space"
 	default:
 		h.State, h.Text = StoreOK, "whole"
@@ -321,7 +321,7 @@ func (k *keeper) forgive(losses []Loss) error {
 	return nil
 }
 
-// room is how long an answer about the disk's space counts.
+// roomFor is how long an answer about the disk's space counts.
 const roomFor = time.Second
 
 // hasRoom refuses to publish where the disk of the store is nearly full. Where

@@ -2,9 +2,9 @@ package queue
 
 import (
 	"context"
-	"sync"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
 )
 
 // fewMessages is up to how many messages are stored one by one: a batch makes the
@@ -18,24 +18,12 @@ const atOnce = 3
 
 // aside calls f for each index below n, for so many at the same time.
 func aside(n, most int, f func(i int)) {
-	if n == 1 {
-		f(0)
-		return
-	}
-	var wg sync.WaitGroup
-	next := make(chan int)
-	for range min(n, most) {
-		wg.Go(func() {
-			for i := range next {
-				f(i)
-			}
-		})
-	}
+	var g errgroup.Group
+	g.SetLimit(most)
 	for i := range n {
-		next <- i
+		g.Go(func() error { f(i); return nil })
 	}
-	close(next)
-	wg.Wait()
+	_ = g.Wait() // none of them fails
 }
 
 // storeAll stores messages of one stream of which each stands by itself: many as
