@@ -79,6 +79,13 @@ var (
 // scrapeWait bounds what a scrape asks of the queue.
 const scrapeWait = 5 * time.Second
 
+// gaugesOf sends gauges to a scrape.
+func gaugesOf(ch chan<- prometheus.Metric) func(d *prometheus.Desc, v float64, labels ...string) {
+	return func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+}
+
 // laneCollector reads this process's lanes, and the queue.
 type laneCollector struct{ a *App }
 
@@ -95,9 +102,7 @@ func (c laneCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c laneCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeWait)
 	defer cancel()
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
+	gauge := gaugesOf(ch)
 	gauge(descBuild, 1, c.a.o.Version)
 	st, err := c.a.Status(ctx)
 	if err != nil {

@@ -32,9 +32,7 @@ func (c storeCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeWait)
 	defer cancel()
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
+	gauge := gaugesOf(ch)
 	gauge(descDurable, oneIf(c.a.Durability(ctx).OK()))
 	h, ok, err := c.a.q.Health(ctx)
 	if err != nil || !ok {

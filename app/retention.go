@@ -63,7 +63,7 @@ type keptCollector struct{ a *App }
 func (c keptCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descRemoved; ch <- descBites }
 
 func (c keptCollector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeWait)
 	defer cancel()
 	k, err := c.a.kept(ctx, time.Now())
 	if err != nil || k == nil {
@@ -71,6 +71,6 @@ func (c keptCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(descRemoved, prometheus.CounterValue, float64(k.Removed))
 	if !k.Bites.IsZero() {
-		ch <- prometheus.MustNewConstMetric(descBites, prometheus.GaugeValue, float64(k.Bites.Unix()))
+		gaugesOf(ch)(descBites, float64(k.Bites.Unix()))
 	}
 }

@@ -361,6 +361,16 @@ func (w *simWorld) trouble(ctx context.Context, t simTrouble) {
 	if p == nil {
 		return // nobody is there to be troubled
 	}
+	cut := func(l *simLink) {
+		l.sever()
+		simPause(ctx, t.long)
+		l.mend()
+	}
+	held := func(l *simLink) {
+		l.hold()
+		simPause(ctx, t.long)
+		l.release()
+	}
 	switch t.kind {
 	case "crash":
 		p.crash()
@@ -379,21 +389,13 @@ func (w *simWorld) trouble(ctx context.Context, t simTrouble) {
 		p.http.release()
 		p.goOn()
 	case "nats cut":
-		p.nats.sever()
-		simPause(ctx, t.long)
-		p.nats.mend()
+		cut(&p.nats)
 	case "nats held":
-		p.nats.hold()
-		simPause(ctx, t.long)
-		p.nats.release()
+		held(&p.nats)
 	case "crm cut":
-		p.http.sever()
-		simPause(ctx, t.long)
-		p.http.mend()
+		cut(&p.http)
 	case "crm held":
-		p.http.hold()
-		simPause(ctx, t.long)
-		p.http.release()
+		held(&p.http)
 	case "token":
 		c := w.crms[t.target]
 		if t.target == simShop {
@@ -476,5 +478,5 @@ func (w *simWorld) happened() (names []string, counts map[string]int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	counts = maps.Clone(w.somewhen)
-	return keysOf(counts), counts
+	return sortedKeys(counts), counts
 }

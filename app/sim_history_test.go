@@ -299,14 +299,3 @@ func (w *simWorld) ledger(target string, e emulator.Entry) {
 		w.saw("met " + e.Fault)
 	}
 }
-
-// keysOf are a map's keys in order: nothing in a simulation goes by the order of a
-// map.
-func keysOf[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
