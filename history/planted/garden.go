@@ -75,11 +75,13 @@ func (g *garden) look(ctx context.Context, p plant) result {
 	}
 	for _, s := range suites {
 		bin := filepath.Join(dir, s.pkg+".test")
-		build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, "./"+s.pkg)
-		build.Dir = g.root
-		if out, err := build.CombinedOutput(); err != nil {
-			r.err = fmt.Errorf("%w\n%s", err, out)
-			return r
+		if _, err := os.Stat(bin); err != nil { // not built for a suite before
+			build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, "./"+s.pkg)
+			build.Dir = g.root
+			if out, err := build.CombinedOutput(); err != nil {
+				r.err = fmt.Errorf("%w\n%s", err, out)
+				return r
+			}
 		}
 		began := time.Now()
 		out, err := g.try(ctx, s, bin)
