@@ -98,17 +98,23 @@ func TestDiskFull(t *testing.T) {
 // worked on.
 func TestNearlyFull(t *testing.T) {
 	t.Parallel()
-	o := testOptions(t, t.TempDir())
-	o.Log = o.Log.Level(zerolog.PanicLevel)
+	disk, resize := smallDisk(t, 64)
+	o := testOptions(t, filepath.Join(disk, "nats"))
+	o.Log, o.Embedded.MinFree = o.Log.Level(zerolog.PanicLevel), 32<<20
 	q := open(t, o)
 	if err := q.Setup(t.Context(), []string{"office"}); err != nil {
 		t.Fatal(err)
 	}
 	p := peerOf(t, q, &link{})
 	publish(t, p, update("office", 1, contact.Live, 1), update("office", 2, contact.Live, 2))
-	q.srv.conf.MinFree = 1 << 60
-	q.keeper.Load().space()
-	eventually(t, 5*time.Second, "the other process knows", func() bool { return p.hasRoom(t.Context()) != nil })
+	knows := func(full bool) {
+		t.Helper()
+		eventually(t, 20*time.Second, "both processes know", func() bool {
+			return (q.hasRoom(t.Context()) != nil) == full && (p.hasRoom(t.Context()) != nil) == full
+		})
+	}
+	resize(24)
+	knows(true)
 	for _, q := range []*Queue{q, p} {
 		if _, err := q.Publish(t.Context(), update("office", 3, contact.Live, 3)); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "free some space") {
 			t.Errorf("published: %v", err)
@@ -126,12 +132,11 @@ func TestNearlyFull(t *testing.T) {
 	if err := q.Ready(t.Context()); err != nil {
 		t.Errorf("ready: %v", err)
 	}
-	if h, ok, err := p.Health(t.Context()); err != nil || !ok || h.State != StoreFull || h.Free == 0 || h.MinFree != 1<<60 {
+	if h, ok, err := p.Health(t.Context()); err != nil || !ok || h.State != StoreFull || h.Free == 0 || h.MinFree != 32<<20 {
 		t.Errorf("%+v, %v, %v", h, ok, err)
 	}
-	q.srv.conf.MinFree = -1
-	q.keeper.Load().space()
-	eventually(t, 5*time.Second, "there is room again", func() bool { return p.hasRoom(t.Context()) == nil })
+	resize(64)
+	knows(false)
 	publish(t, p, update("office", 3, contact.Live, 3))
 }
 
