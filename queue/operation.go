@@ -52,7 +52,7 @@ type RedrivePlan struct {
 
 // DefaultRedriveRate is how many letters a second an operation sends at most: what
 // has died can wait, and live traffic shares the store with it.
-const DefaultRedriveRate = 50
+const DefaultRedriveRate = 20
 
 func (p *RedrivePlan) rate() float64 {
 	if p.Rate > 0 {

@@ -9,27 +9,40 @@ import (
 
 const (
 	purgeEach = 5000 // updates
-	purgeWait = 200 * time.Millisecond
+	// A purge that empties a stream has the server make new folders, which everything
+	// else that is written waits for. So a steady trickle is purged rarely, and what
+	// comes to rest at once.
+	purgeRest = 200 * time.Millisecond
+	purgeMost = time.Second
 	trimEach  = 64 // settlements of one contact
 	trimKeep  = 16 // records of each outcome that stay then
 )
 
-// purgeAll lets the streams forget what has ended, a moment after it ended.
+// purgeAll lets the streams forget what has ended: once nothing else has ended for
+// a moment, and some time after the first of it at the latest.
 func (s *Source) purgeAll() {
-	t := time.NewTimer(0)
-	defer t.Stop()
+	rest, most := time.NewTimer(0), time.NewTimer(0)
+	defer rest.Stop()
+	defer most.Stop()
 	for {
 		select {
 		case <-s.dirty:
 		case <-s.ctx.Done():
 			return
 		}
-		t.Reset(purgeWait)
-		select {
-		case <-t.C:
-		case <-s.hurry:
-		case <-s.ctx.Done():
-			return
+		most.Reset(purgeMost)
+		for due := false; !due; {
+			rest.Reset(purgeRest)
+			select {
+			case <-s.dirty:
+				continue
+			case <-rest.C:
+			case <-most.C:
+			case <-s.hurry:
+			case <-s.ctx.Done():
+				return
+			}
+			due = true
 		}
 		s.purge(s.ctx)
 		s.trim(s.ctx)
