@@ -38,8 +38,13 @@ lint: ## vet, gofumpt, staticcheck, the arrows
 fmt: ## format
 	go run $(GOFUMPT) -w .
 
-bench: ## benchmarks: time, allocations; a drain and a strict quota by real processes
-	go test -run '^$$' -bench . -benchmem ./...
+bench: incidents ## benchmarks: time, allocations; a drain and a strict quota by real processes
+	go test -run '^$$' -bench . -benchmem -timeout 0 ./...
+
+incidents: ## what each kind of bad day costs: letters, attempts, requests, time to the full rate
+	@mkdir -p bin
+	@go test -run '^TestIncident' -count=1 -v ./worker > bin/incidents.txt || { cat bin/incidents.txt; exit 1; }
+	@grep -o 'figures: .*' bin/incidents.txt | sed 's/^figures: TestIncident//'
 
 sim: ## longer simulations: the lane, whole workers, the queue (SEEDS=2000)
 	go test -run '^TestPlans$$' ./worker -rapid.checks=$$(( $(SEEDS) * 20 )) -timeout 0
