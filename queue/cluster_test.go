@@ -1,14 +1,18 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rs/zerolog"
+
+	"crmsync/contact"
 )
 
 // member is one server of a cluster whose routes lead to these ports.
@@ -125,5 +129,61 @@ func awaitMeta(t *testing.T, q *Queue) {
 		if time.Now().After(end) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A server of a cluster lists the streams that nobody leads with nothing in them, or
+// not at all: that is no loss, and no target is said not to exist.
+func TestStreamsThatNobodyLeads(t *testing.T) {
+	t.Parallel()
+	p := ports(t, 3)
+	servers := map[string]*server.Server{}
+	for i := range p {
+		name := fmt.Sprint("n", i)
+		servers[name] = member(t, name, p[i], p)
+	}
+	q := open(t, Options{URL: servers["n0"].ClientURL(), Name: "test", Timeout: 5 * time.Second, Replicas: 1, Log: zerolog.Nop()})
+	awaitMeta(t, q)
+	targets := []string{"a", "b", "c", "d"}
+	if err := q.Setup(t.Context(), targets); err != nil {
+		t.Fatal(err)
+	}
+	led, away := "", "" // a target, and who leads its stream
+	for _, target := range targets {
+		publish(t, q, update(target, 1, contact.Live, 1))
+		info, err := q.info(t.Context(), streamName(target, contact.Live))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Cluster.Leader != "n0" {
+			led, away = target, info.Cluster.Leader
+		}
+	}
+	if led == "" {
+		t.Fatal("one server leads all streams")
+	}
+	if all, err := q.Stats(t.Context()); err != nil || len(all) != len(targets) {
+		t.Errorf("%d targets, %v", len(all), err)
+	}
+	k := &keeper{q: q, known: map[string]mark{}, holes: map[string]knownHoles{}}
+	k.prove(t.Context())
+	if len(k.known) < 2*len(targets) {
+		t.Fatalf("known %v", k.known)
+	}
+	servers[away].Shutdown()
+	servers[away].WaitForShutdown()
+	name := streamName(led, contact.Live)
+	eventually(t, 30*time.Second, "it is noticed", func() bool {
+		_, err := q.Stats(t.Context())
+		return errors.Is(err, ErrUnled) && strings.Contains(err.Error(), name)
+	})
+	for range 2 {
+		k.prove(t.Context())
+	}
+	if h := k.health(); len(h.Losses) > 0 {
+		t.Errorf("lost %v", h.Losses)
+	}
+	if m := k.known[name]; m.Last != 1 {
+		t.Errorf("known of %s: %+v", name, m)
 	}
 }

@@ -18,20 +18,19 @@ type streamState struct {
 
 func (s streamState) mark() mark { return mark{First: s.first, Last: s.last} }
 
-// streamStates asks for all streams at once.
-func (q *Queue) streamStates(ctx context.Context) (map[string]streamState, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*q.timeout)
-	defer cancel()
-	out := map[string]streamState{}
-	list := q.js.ListStreams(ctx)
-	for info := range list.Info() {
+// streamStates asks for all streams at once. unled are those of which nothing is
+// known at the moment.
+func (q *Queue) streamStates(ctx context.Context) (states map[string]streamState, unled []string, err error) {
+	l, err := q.list(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	states = map[string]streamState{}
+	for _, info := range l.infos {
 		st := info.State
-		out[info.Config.Name] = streamState{first: st.FirstSeq, last: st.LastSeq, deleted: st.NumDeleted}
+		states[info.Config.Name] = streamState{first: st.FirstSeq, last: st.LastSeq, deleted: st.NumDeleted}
 	}
-	if err := list.Err(); err != nil {
-		return nil, fmt.Errorf("queue: list streams: %w", err)
-	}
-	return out, nil
+	return states, l.unled, nil
 }
 
 // ours says that a stream is one of crmsync's. What else an operator keeps on the

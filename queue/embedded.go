@@ -274,7 +274,7 @@ func (q *Queue) afterStart(ctx context.Context) error {
 	defer cancel()
 	var states map[string]streamState
 	err := untilAnswered(ctx, func() (err error) {
-		states, err = q.streamStates(ctx)
+		states, _, err = q.streamStates(ctx)
 		return err
 	})
 	if err != nil {

@@ -37,15 +37,14 @@ type keeper struct {
 	hurry chan struct{} // the watch has something to do
 	rub   chan struct{} // read the message files now
 
-	mu       sync.Mutex
-	now      Health
-	failed   string // why the store was given up; "" while it is trusted
-	full     bool   // because the disk is full: what is stored can be read
-	trial    error  // why the last trial message was not stored
-	misses   int    // in a row
-	unproven error  // why the marks could not be compared
-	known    map[string]mark
-	holes    map[string]knownHoles
+	mu     sync.Mutex
+	now    Health
+	failed string // why the store was given up; "" while it is trusted
+	full   bool   // because the disk is full: what is stored can be read
+	trial  error  // why the last trial message was not stored
+	misses int    // in a row
+	known  map[string]mark
+	holes  map[string]knownHoles
 }
 
 // knownHoles are the sequences that hold nothing of a stream in that state.
@@ -195,14 +194,16 @@ func (k *keeper) space() {
 // prove holds every stream against what was there a moment ago, and notes how far
 // they are. What is noted is one look old: by then it is certainly on the disk.
 func (k *keeper) prove(ctx context.Context) {
-	states, err := k.q.streamStates(ctx)
+	states, unled, err := k.q.streamStates(ctx)
 	if err != nil {
-		k.mu.Lock()
-		k.unproven = err
-		k.mu.Unlock()
-		return
+		return // asked again in a moment
 	}
 	now := map[string]mark{}
+	for _, name := range unled {
+		if m, ok := k.known[name]; ok {
+			now[name] = m // how far it is now, nobody can say
+		}
+	}
 	for name, s := range states {
 		if !ours(name) {
 			continue
@@ -217,7 +218,7 @@ func (k *keeper) prove(ctx context.Context) {
 	}
 	k.mu.Lock()
 	before := k.known
-	k.known, k.unproven = now, nil
+	k.known = now
 	k.mu.Unlock()
 	var lost []Loss
 	for name, m := range before {

@@ -21,6 +21,9 @@ var (
 	// ErrUnreachable is wrapped by errors that say that no NATS server
 	// answered or that it refused us.
 	ErrUnreachable = errors.New("NATS cannot be reached")
+	// ErrUnled is wrapped where no server of a cluster answers for a stream: its
+	// servers are gone, or are choosing a leader.
+	ErrUnled = errors.New("no server of the cluster leads it at the moment")
 	// ErrLocked is wrapped where another process uses the embedded server's
 	// directory.
 	ErrLocked = errors.New("the store is in use by another process")

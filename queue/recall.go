@@ -134,7 +134,7 @@ func passing(err error) bool {
 		return e.Code >= 500 && e.ErrCode != errStoreFailed && !errors.Is(err, ErrFull)
 	}
 	for _, is := range []error{
-		ErrNoSpace, ErrUnreachable, errRenewed, errBroken, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
+		ErrNoSpace, ErrUnreachable, ErrUnled, errRenewed, errBroken, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders,
 		nats.ErrConnectionClosed, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded, nats.ErrStaleConnection,
 	} {
 		if errors.Is(err, is) {

@@ -2,12 +2,9 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"crmsync/contact"
 )
@@ -30,17 +27,21 @@ type TargetStats struct {
 }
 
 // Stats lists all targets that have streams, by name, also those that no process
-// serves.
+// serves. An error wraps [ErrUnled] where a cluster cannot say it of all of them.
 func (q *Queue) Stats(ctx context.Context) ([]TargetStats, error) {
 	owners, err := q.ownerOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*q.timeout)
-	defer cancel()
+	l, err := q.list(ctx, contact.UpdatePrefix+">")
+	if err == nil {
+		err = l.whole()
+	}
+	if err != nil {
+		return nil, err
+	}
 	found := map[string]*TargetStats{}
-	list := q.js.ListStreams(ctx, jetstream.WithStreamListSubject(contact.UpdatePrefix+">"))
-	for info := range list.Info() {
+	for _, info := range l.infos {
 		for _, subject := range info.Config.Subjects {
 			k, c, _ := contact.ParseSubject(strings.TrimSuffix(subject, "*") + "x")
 			if k.Target == "" || info.Config.Name != streamName(k.Target, c) {
@@ -60,9 +61,6 @@ func (q *Queue) Stats(ctx context.Context) ([]TargetStats, error) {
 				t.Class[c].Oldest = time.Time{}
 			}
 		}
-	}
-	if err := list.Err(); err != nil {
-		return nil, fmt.Errorf("queue: list streams: %w", err)
 	}
 	out := make([]TargetStats, 0, len(found))
 	for _, t := range found {
