@@ -153,7 +153,7 @@ func (w *simWorld) publishOne(ctx context.Context, r *rand.Rand, target, id stri
 	more.Body = digestOf(raw)
 	w.offer(n, target, id, u.Class, fields, more)
 	for {
-		st, err := w.control.q.Publish(context.WithoutCancel(ctx), u)
+		st, err := w.sources.q.Publish(context.WithoutCancel(ctx), u)
 		if err == nil {
 			w.Note(history.Event{Kind: history.Stored, Update: n, Seq: st.Seq})
 			return
@@ -172,7 +172,7 @@ func (w *simWorld) importFiles(ctx context.Context) {
 		path := w.sheet(r, target, job)
 		im := Import{Target: target, Path: path, Class: contact.Bulk, Job: job, By: "sim"}
 		for {
-			rep, err := w.control.Import(context.WithoutCancel(ctx), im)
+			rep, err := w.sources.Import(context.WithoutCancel(ctx), im)
 			if err == nil {
 				w.saw("import")
 				if rep.Rejected > 0 {
@@ -180,7 +180,7 @@ func (w *simWorld) importFiles(ctx context.Context) {
 				}
 				break
 			}
-			if !errors.Is(err, queue.ErrUnreachable) {
+			if !queue.Passing(err) {
 				w.t.Errorf("import %s: %v", job, err)
 				break
 			}
@@ -339,7 +339,7 @@ func (o *simOptions) rehearse(r *rand.Rand) (plan []simTrouble) {
 
 // simKinds is everything that can go wrong.
 var simKinds = []string{
-	"crash", "crash", "restart", "stop", "nats cut", "nats held", "crm cut", "crm held",
+	"crash", "crash", "restart", "stop", "nats cut", "nats held", "crm cut", "crm held", "source cut", "source held",
 	"outage", "502", "429", "lost answers", "resets", "late", "slow", "token", "storm", "garbage", "secret", "redirect",
 }
 
@@ -357,10 +357,6 @@ func (w *simWorld) trouble(ctx context.Context, t simTrouble) {
 		remove()
 		return
 	}
-	p := w.in(t.proc)
-	if p == nil {
-		return // nobody is there to be troubled
-	}
 	cut := func(l *simLink) {
 		l.sever()
 		simPause(ctx, t.long)
@@ -370,6 +366,18 @@ func (w *simWorld) trouble(ctx context.Context, t simTrouble) {
 		l.hold()
 		simPause(ctx, t.long)
 		l.release()
+	}
+	switch t.kind {
+	case "source cut":
+		cut(&w.outside)
+		return
+	case "source held":
+		held(&w.outside)
+		return
+	}
+	p := w.in(t.proc)
+	if p == nil {
+		return // nobody is there to be troubled
 	}
 	switch t.kind {
 	case "crash":

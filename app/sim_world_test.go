@@ -42,7 +42,9 @@ type simWorld struct {
 
 	host    *queue.Queue // holds the server
 	direct  simLink      // of control
-	control *App         // of operators and producers, whose links are never bad
+	control *App         // of operators, whose link is never bad
+	outside simLink      // of producers
+	sources *App         // of producers
 	crms    map[string]*emulator.CRM
 	links   map[string]*emulator.Link
 	faults  map[string]*simFaults
@@ -83,7 +85,7 @@ func (w *simWorld) saw(what string) {
 
 func newSimWorld(t *testing.T, o simOptions) *simWorld {
 	w := &simWorld{
-		direct: simLink{seed: o.seed}, t: t, o: o, dir: simDir(t), born: time.Now(), crms: map[string]*emulator.CRM{}, links: map[string]*emulator.Link{},
+		direct: simLink{seed: o.seed}, outside: simLink{seed: o.seed + 1<<16}, t: t, o: o, dir: simDir(t), born: time.Now(), crms: map[string]*emulator.CRM{}, links: map[string]*emulator.Link{},
 		faults: map[string]*simFaults{}, offered: map[int64]simOffer{}, byRow: map[simRow]int64{}, lettered: map[uint64]int64{},
 		somewhen: map[string]int{},
 	}
@@ -107,17 +109,24 @@ func newSimWorld(t *testing.T, o simOptions) *simWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.control, err = Open(t.Context(), w.config(), Options{Version: "sim", Log: zerolog.Nop(), seams: seams{
-		id: "control", seed: o.seed, memory: !*simFile, nats: func() (net.Conn, error) { return w.direct.through(w.host.Dial) },
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.control = w.without("control", &w.direct)
+	w.sources = w.without("sources", &w.outside)
 	if err := w.control.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.Note(history.Event{Kind: history.World, Rules: o.rules()})
 	return w
+}
+
+// without is a process that runs no lanes, at the end of a link.
+func (w *simWorld) without(id string, l *simLink) *App {
+	a, err := Open(w.t.Context(), w.config(), Options{Version: "sim", Log: zerolog.Nop(), seams: seams{
+		id: id, seed: w.o.seed, memory: !*simFile, nats: func() (net.Conn, error) { return l.through(w.host.Dial) },
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
 }
 
 // simDir is a folder whose syncs cost nothing, where there is one.
@@ -158,8 +167,10 @@ func (w *simWorld) close() {
 	for _, p := range procs {
 		<-p.gone
 	}
-	if err := w.control.Close(); err != nil {
-		w.t.Error(err)
+	for _, a := range []*App{w.sources, w.control} {
+		if err := a.Close(); err != nil {
+			w.t.Error(err)
+		}
 	}
 	if err := w.host.Close(); err != nil {
 		w.t.Error(err)
