@@ -49,7 +49,7 @@ func (b *Budget) Refused(now, began time.Time, wait time.Duration) (until time.T
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r, _ := h.inForceLocked(now)
-	until = now.Add(h.learned.refused(now, began, wait, r))
+	until = now.Add(h.learned.refused(now, began, wait, r, h.spentLocked(now)))
 	h.tuneLocked(now)
 	if !math.IsInf(h.set, 1) {
 		h.emptyLocked(now)
@@ -58,6 +58,18 @@ func (b *Budget) Refused(now, began time.Time, wait time.Duration) (until time.T
 		h.asked = until
 	}
 	return h.asked
+}
+
+// spentLocked says that the refusal that was just heard named the quota that is
+// spent, and when there is more of it: that is followed, and our rate may be right.
+func (b *Budget) spentLocked(now time.Time) bool {
+	for i := range b.adverts {
+		a := &b.adverts[i]
+		if a.heard.Equal(now) && !a.off && a.Remaining == 0 && (a.own != nil || !a.end.IsZero()) {
+			return true
+		}
+	}
+	return false
 }
 
 // Hear takes in what an answer that was no refusal said of the quota. hints may

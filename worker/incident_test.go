@@ -162,11 +162,34 @@ func (w *badDay) requests(from, to time.Duration) []emulator.Entry {
 	return out
 }
 
-// refused counts the requests that the CRM refused for its quota, without those of
-// somebody else, who asks about one contact only.
-func (w *badDay) refused(others string) (refused, total int) {
+const greedyOf = "9999" // the contact that somebody else asks about
+
+// greedy is somebody else who spends the CRM's quota, n times, refused or not.
+func (w *badDay) greedy(n int, every time.Duration) {
+	link := emulator.Serve(w.crm)
+	client := link.Client()
+	w.producers.Go(func() {
+		defer link.Close()
+		defer client.CloseIdleConnections()
+		for range n {
+			req, err := http.NewRequest(http.MethodGet, "http://crm.test/api/contacts/1/"+greedyOf, http.NoBody)
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			req.Header.Set("authtoken", emulator.DefaultToken)
+			if resp, err := client.Do(req); err == nil {
+				resp.Body.Close()
+			}
+			time.Sleep(every)
+		}
+	})
+}
+
+// refused counts our requests, and those that the CRM refused for its quota.
+func (w *badDay) refused() (refused, total int) {
 	for _, e := range w.crm.Ledger() {
-		if others != "" && e.Contact == others {
+		if e.Contact == greedyOf {
 			continue
 		}
 		total++
@@ -382,7 +405,7 @@ func TestIncidentQuotaSpent(t *testing.T) {
 				w.trickle(1, 1000, time.Second) // needs 2,000 requests: four hours
 				w.over(r, 12*time.Hour)
 				w.calm()
-				refused, total := w.refused("")
+				refused, total := w.refused()
 				w.tell("%d of %d requests refused, done after %s", refused, total, round(time.Since(w.born)))
 				if most := map[bool]int{true: 0, false: total / 20}[headers]; refused > most {
 					t.Errorf("%d of %d requests were refused, %d at most", refused, total, most)
@@ -395,30 +418,54 @@ func TestIncidentQuotaSpent(t *testing.T) {
 func TestIncidentQuotaEatenByAnother(t *testing.T) {
 	withCRM(t, "perfex", emulator.Options{Limits: emulator.Limits{PerHour: 1000}}, func(w *badDay) {
 		w.o.Quota = Quota{Rate: 4, Burst: 2, Concurrency: 4, Windows: []WindowLimit{{Span: time.Hour, Limit: 1000}}}
-		greedy := emulator.Serve(w.crm)
-		defer greedy.Close()
-		other := greedy.Client()
-		defer other.CloseIdleConnections()
-		w.producers.Go(func() {
-			for range 800 {
-				req, _ := http.NewRequest(http.MethodGet, "http://crm.test/api/contacts/1/9999", http.NoBody)
-				req.Header.Set("authtoken", emulator.DefaultToken)
-				if resp, err := other.Do(req); err == nil {
-					resp.Body.Close()
-				}
-				time.Sleep(2 * time.Second)
-			}
-		})
+		w.greedy(800, 2*time.Second)
 		r := w.start()
 		w.trickle(1, 600, time.Second)
 		w.over(r, 12*time.Hour)
 		w.calm()
-		refused, total := w.refused("9999")
+		refused, total := w.refused()
 		w.tell("%d of our %d requests refused, done after %s", refused, total, round(time.Since(w.born)))
 		if refused*20 > total {
 			t.Errorf("%d of %d requests were refused", refused, total)
 		}
 	})
+}
+
+// Somebody else spends all of a quota by the minute that the CRM tells of. What it
+// refuses then says nothing of our rate: once the other is gone all is used at once.
+func TestIncidentMinuteEatenByAnother(t *testing.T) {
+	for name, fixed := range map[string]bool{"sliding": false, "fixed": true} {
+		t.Run(name, func(t *testing.T) {
+			withCRM(t, "perfex", emulator.Options{Limits: emulator.Limits{PerHour: 60, Window: time.Minute, FixedWindow: fixed}}, func(w *badDay) {
+				w.o.Quota = Quota{Rate: 4, Burst: 2, Concurrency: 4}
+				const gone = 5 * time.Minute
+				w.greedy(4*300, time.Second/4)
+				for i := range 600 {
+					w.send(1+i, contact.Live)
+				}
+				r := w.start()
+				w.over(r, 2*time.Hour)
+				w.calm()
+				ours := func(from, to time.Duration) (n int) {
+					for _, e := range w.requests(from, to) {
+						if e.Contact != greedyOf {
+							n++
+						}
+					}
+					return n
+				}
+				used := ours(gone+time.Minute, gone+6*time.Minute)
+				refused, total := w.refused()
+				w.tell("%d of our %d requests refused; %d of 300 used in the five minutes from one after the other was gone", refused, total, used)
+				if used < 285 {
+					t.Errorf("%d of 300 were used", used)
+				}
+				if refused > 6 {
+					t.Errorf("%d of our requests were refused", refused)
+				}
+			})
+		})
+	}
 }
 
 // Of twenty answers one is lost: nobody is dead for it, and no mail goes out

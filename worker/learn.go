@@ -132,8 +132,9 @@ func (l *learned) accept(began time.Time) {
 	l.series.accepted++
 }
 
-// refused takes in one refusal at a rate and says how long to hold.
-func (l *learned) refused(now, began time.Time, wait time.Duration, rate float64) time.Duration {
+// refused takes in one refusal at a rate and says how long to hold. spent says that
+// a quota is known to be spent, and so is no reason to be slower.
+func (l *learned) refused(now, began time.Time, wait time.Duration, rate float64, spent bool) time.Duration {
 	l.count(-1)
 	if !l.at.IsZero() && !began.After(l.at) { // side by side with one that counted
 		return max(wait, l.until.Sub(now))
@@ -141,7 +142,7 @@ func (l *learned) refused(now, began time.Time, wait time.Duration, rate float64
 	l.fresh--
 	before := l.at
 	l.at = now
-	if wait >= longWait {
+	if wait >= longWait || spent && wait > 0 {
 		return wait
 	}
 	if l.atRandom(now, before, rate) {
