@@ -120,9 +120,14 @@ type gapMeter struct {
 // meter publishes updates of a contact of its own, in a target that no worker has.
 func (w *faultWorld) meter(ctx context.Context, url string) *gapMeter {
 	w.t.Helper()
-	q, err := queue.Open(ctx, queue.Options{URL: url, Name: "meter", Lease: killLease, Timeout: 2 * time.Second, Log: zerolog.Nop()})
+	o := queue.Options{URL: url, Name: "meter", Lease: killLease, Timeout: 2 * time.Second, Log: zerolog.Nop()}
+	setup, err := queue.Open(ctx, o)
 	w.must(err)
-	w.insist(ctx, time.Minute, func() error { return q.Setup(ctx, []string{"meter"}) })
+	w.insist(ctx, time.Minute, func() error { return setup.Setup(ctx, []string{"meter"}) })
+	w.must(setup.Close())
+	o.Timeout = 250 * time.Millisecond // what was sent to nobody is not waited for
+	q, err := queue.Open(ctx, o)
+	w.must(err)
 	m := &gapMeter{done: make(chan struct{})}
 	ctx, m.quit = context.WithCancel(ctx)
 	go func() {
