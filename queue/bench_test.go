@@ -35,6 +35,30 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
+// BenchmarkScrub reads the message files of 200,000 updates, as is done once a
+// minute beside everything else.
+func BenchmarkScrub(b *testing.B) {
+	q := setUp(b, "office")
+	batch := q.Batch("office", contact.Bulk)
+	for i := range 200_000 {
+		if err := batch.Add(b.Context(), update("office", i, contact.Bulk, i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := batch.Close(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	name := streamName("office", contact.Bulk)
+	b.ReportAllocs()
+	for b.Loop() {
+		d, err := readStream(q.srv.store.path(name), name, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(d.size)
+	}
+}
+
 // BenchmarkDrain is Next and Settle with nothing between, so many settlements at a
 // time, each of one update of another contact: the most that a target without a
 // CRM could do.

@@ -124,8 +124,7 @@ func readRecord(h hash.Hash64, b []byte) (record, bool) {
 		}
 	}
 	_, _ = h.Write(rest)
-	var sum [recordHash]byte
-	if !bytes.Equal(h.Sum(sum[:0]), b[size-recordHash:size]) {
+	if h.Sum64() != binary.LittleEndian.Uint64(b[size-recordHash:]) {
 		return record{}, false
 	}
 	r := record{size: size, seq: binary.LittleEndian.Uint64(b[4:]), at: binary.LittleEndian.Uint64(b[12:]), subject: body[:subject]}

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -93,13 +94,14 @@ func readStream(path, name string, each func(size int)) (*diskStream, error) {
 	if err != nil {
 		return nil, err
 	}
+	var buf []byte // of block after block: they are large, and a backlog has many
 	for _, n := range numbers {
 		file := filepath.Join(dir, strconv.Itoa(n)+blockSuffix)
 		if _, err := os.Stat(filepath.Join(dir, strconv.Itoa(n)+keySuffix)); err == nil {
 			s.opaque = true
 			continue
 		}
-		raw, err := readBlock(file)
+		raw, err := readBlock(file, buf)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the server has just removed it
 		}
@@ -109,8 +111,10 @@ func readStream(path, name string, each func(size int)) (*diskStream, error) {
 		s.size += int64(len(raw))
 		b := parseBlock(name, n, raw, s.last)
 		s.add(b)
-		if len(b.damaged) == 0 {
+		if buf = raw; len(b.damaged) == 0 {
 			b.raw = nil
+		} else {
+			buf = nil
 		}
 		if each != nil {
 			each(len(raw))
@@ -127,15 +131,20 @@ func (s *diskStream) add(b *block) {
 	s.last = max(s.last, b.last, b.noted)
 }
 
-func readBlock(file string) ([]byte, error) {
+// readBlock reads a message block, into buf where it fits.
+func readBlock(file string, buf []byte) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, blockMost+1))
-	if err == nil && len(raw) > blockMost {
+	into := bytes.NewBuffer(buf[:0])
+	if info, err := f.Stat(); err == nil {
+		into.Grow(int(min(info.Size(), blockMost)) + bytes.MinRead)
+	}
+	n, err := into.ReadFrom(io.LimitReader(f, blockMost+1))
+	if err == nil && n > blockMost {
 		err = fmt.Errorf("%s: %w", file, errTooLarge)
 	}
-	return raw, err
+	return into.Bytes(), err
 }

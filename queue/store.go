@@ -341,7 +341,7 @@ func (s *store) reach(d *diskStream, last uint64) error {
 	var raw []byte
 	if len(numbers) > 0 {
 		n = numbers[len(numbers)-1]
-		if raw, err = readBlock(filepath.Join(dir, strconv.Itoa(n)+blockSuffix)); err != nil {
+		if raw, err = readBlock(filepath.Join(dir, strconv.Itoa(n)+blockSuffix), nil); err != nil {
 			return fmt.Errorf("queue: store: %w", err)
 		}
 		b := parseBlock(d.name, n, raw, 0)
