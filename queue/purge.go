@@ -9,11 +9,14 @@ import (
 
 const (
 	purgeEach = 5000 // updates
-	// A purge that empties a stream has the server make new folders, which everything
-	// else that is written waits for. So a steady trickle is purged rarely, and what
-	// comes to rest at once.
+	// A purge that empties a stream has the server make new folders, and any purge has
+	// it write down all subjects that are left: 33 MB for a million. What else is
+	// written waits for that. So a steady trickle is purged rarely, what comes to rest
+	// at once, and a stream less often the more is in it.
 	purgeRest = 200 * time.Millisecond
 	purgeMost = time.Second
+	spareEach = 30 * time.Microsecond // for each subject that is left
+	spareMost = 30 * time.Second
 	trimEach  = 64 // settlements of one contact
 	trimKeep  = 16 // records of each outcome that stay then
 )
@@ -21,53 +24,75 @@ const (
 // purgeAll lets the streams forget what has ended: once nothing else has ended for
 // a moment, and some time after the first of it at the latest.
 func (s *Source) purgeAll() {
-	rest, most := time.NewTimer(0), time.NewTimer(0)
+	rest, most, later := time.NewTimer(0), time.NewTimer(0), time.NewTimer(0)
 	defer rest.Stop()
 	defer most.Stop()
+	defer later.Stop()
 	for {
 		select {
 		case <-s.dirty:
+			s.gatherEnds(rest, most)
+		case <-later.C:
 		case <-s.ctx.Done():
 			return
 		}
-		most.Reset(purgeMost)
-		for due := false; !due; {
-			rest.Reset(purgeRest)
-			select {
-			case <-s.dirty:
-				continue
-			case <-rest.C:
-			case <-most.C:
-			case <-s.hurry:
-			case <-s.ctx.Done():
-				return
-			}
-			due = true
+		if wait := s.purge(s.ctx, false); wait > 0 {
+			later.Reset(wait)
 		}
-		s.purge(s.ctx)
 		s.trim(s.ctx)
 	}
 }
 
+// gatherEnds waits while updates end, for so long as a purge may be put off.
+func (s *Source) gatherEnds(rest, most *time.Timer) {
+	most.Reset(purgeMost)
+	for {
+		rest.Reset(purgeRest)
+		select {
+		case <-s.dirty:
+		case <-rest.C:
+			return
+		case <-most.C:
+			return
+		case <-s.hurry:
+			return
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
 // purge removes from the streams what has ended without a gap. A purge that
-// comes late, even from a former owner, names only what a record covers.
-func (s *Source) purge(ctx context.Context) {
+// comes late, even from a former owner, names only what a record covers. Unless all
+// is to go it spares a full stream that was purged lately, and says for how long yet.
+func (s *Source) purge(ctx context.Context, all bool) (wait time.Duration) {
 	for _, r := range s.class {
 		s.mu.Lock()
 		to := r.floor.at
-		due := to > r.purged
+		due, spared := to > r.purged, time.Until(r.spared)
 		s.mu.Unlock()
 		if !due {
+			continue
+		}
+		if spared > 0 && !all {
+			if wait == 0 || spared < wait {
+				wait = spared
+			}
 			continue
 		}
 		if err := s.q.purge(ctx, r.stream, purgeRequest{Seq: to + 1}); err != nil {
 			poke(s.dirty)
 			continue
 		}
+		spared = 0
+		if info, err := s.q.info(ctx, r.stream); err == nil {
+			spared = min(time.Duration(info.State.NumSubjects)*spareEach, spareMost)
+		}
 		s.mu.Lock()
-		r.purged = max(r.purged, to)
+		r.purged, r.spared = max(r.purged, to), time.Now().Add(spared)
 		s.mu.Unlock()
 	}
+	return wait
 }
 
 // trim removes older records of contacts that settle often: of each outcome the

@@ -358,6 +358,6 @@ func (s *Source) close(ctx context.Context) {
 	if graceful {
 		s.finishEnds(ctx)
 		_ = s.endBegun(ctx) // or it expires
-		s.purge(ctx)
+		s.purge(ctx, true)
 	}
 }

@@ -85,6 +85,7 @@ type reading struct {
 	out      int           // handed out, not ended
 	outBytes int
 	purged   uint64
+	spared   time.Time // until then it is not purged
 }
 
 type item struct {

@@ -189,12 +189,56 @@ func TestFloorNeverPassesTheUnfinished(t *testing.T) {
 		return st[0].Class[contact.Live].First
 	}
 	eventually(t, 2*time.Second, "purged up to the unfinished", func() bool { return first() == 4 })
-	s.purge(t.Context())
+	s.purge(t.Context(), true)
 	if f := first(); f != 4 {
 		t.Fatalf("first is %d, want 4", f)
 	}
 	settle(t, s, contact.Applied, us[3])
 	eventually(t, 2*time.Second, "purged", func() bool { return first() == 21 })
+}
+
+// A purge of a full stream is dear: it is spared, the longer the more is in it, and
+// purged then without anything else that ends.
+func TestFullStreamIsSpared(t *testing.T) {
+	t.Parallel()
+	q := setUp(t, "office")
+	const n = 600
+	for i := range n {
+		publish(t, q, update("office", i, contact.Live, i))
+	}
+	s := own(t, q, "office").source(t)
+	r := s.class[contact.Live]
+	spare := func(d time.Duration) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.spared = time.Now().Add(d)
+	}
+	purged := func() uint64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return r.purged
+	}
+	spare(time.Hour)
+	us := take(t, s, contact.Live, 3)
+	settle(t, s, contact.Applied, us[0])
+	if wait := s.purge(t.Context(), false); wait < time.Minute || purged() != 0 {
+		t.Errorf("it is spared for %s, and purged up to %d", wait, purged())
+	}
+	began := time.Now()
+	spare(0)
+	if wait := s.purge(t.Context(), false); wait != 0 || purged() != 1 {
+		t.Errorf("it is spared for %s, and purged up to %d", wait, purged())
+	}
+	s.mu.Lock()
+	spared := r.spared.Sub(began)
+	s.mu.Unlock()
+	if spared < (n-1)*spareEach {
+		t.Errorf("it is spared for %s", spared)
+	}
+	spare(400 * time.Millisecond)
+	settle(t, s, contact.Applied, us[1])
+	settle(t, s, contact.Applied, us[2])
+	eventually(t, 10*time.Second, "purged", func() bool { return purged() == 3 })
 }
 
 func TestGapsAreFinished(t *testing.T) {
