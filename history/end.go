@@ -18,6 +18,7 @@ func (t *trial) classification() {
 		t.checked()
 		switch {
 		case end.Outcome == "dead" && (u.Fate == "" || end.Reason != u.Fate) && t.stormy(u, end):
+		case end.Outcome == "dead" && u.Fate == "exhausted" && end.Reason == "protocol" && t.senseless(u):
 		case end.Outcome == "dead" && u.Fate == "":
 			t.find(end.At, u.key, "update %d ended dead (%s, status %d), and nothing is wrong with it", u.Update, end.Reason, end.Status)
 		case end.Outcome == "dead" && end.Reason != u.Fate:
@@ -43,6 +44,15 @@ func (t *trial) classification() {
 			t.find(c.At, c.key, "call %s sends for the %dth time what the CRM has refused for good", c.Call, refused[c.key][what])
 		}
 	}
+}
+
+// senseless says that a call with an update was answered with what makes no sense: if
+// that was its last try, its end is called by that.
+func (t *trial) senseless(u *update) bool {
+	return slices.ContainsFunc(t.inOrder, func(c *call) bool {
+		return c.key == u.key && c.answer != nil && c.answer.Verdict == "transient" && c.answer.Status/100 == 2 &&
+			slices.Contains(t.carried(c), u.Update)
+	})
 }
 
 // refusal says that the CRM refused a change for good.
