@@ -106,7 +106,8 @@ func (t *trial) patience(rs []*request) {
 const handover = 2 * time.Second
 
 // again says whether a call is another try of one before: it writes all that that
-// one did, with the same values or newer ones, and not all of them have ended.
+// one did, with the same values or newer ones, and not all of them have ended. What
+// has ended and is sent again later begins afresh.
 func (t *trial) again(c, before *call) bool {
 	open := false
 	for path, was := range before.Fields {
@@ -121,8 +122,7 @@ func (t *trial) again(c, before *call) bool {
 		if u != nil && u != v && !u.place.after(v.place) {
 			return false
 		}
-		end := v.end()
-		open = open || end.Kind == "" || end.At.After(c.At)
+		open = open || v.openAt(c.At)
 	}
 	return open
 }

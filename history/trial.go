@@ -327,6 +327,13 @@ func (u *update) end() (last Event) {
 	return last
 }
 
+// openAt says that the update had not ended by then, not even for a time.
+func (u *update) openAt(at time.Time) bool {
+	return !slices.ContainsFunc(u.drives, func(d *drive) bool {
+		return slices.ContainsFunc(d.settles, func(s Event) bool { return s.Outcome != "discarded" && !s.At.After(at) })
+	})
+}
+
 // counts says that the update's values are to stand in the CRM, as far as nothing
 // newer wrote the same.
 func (u *update) counts() bool {
