@@ -17,6 +17,9 @@ type Memory struct {
 	// Left are dead letters of storms that are over, which the queue had no room
 	// for yet.
 	Left []contact.Ref `json:"left,omitempty"`
+	// Late is what requests that were given up may still write; of 200 contacts at
+	// most, those of which it can come last.
+	Late []LateWrite `json:"late,omitempty"`
 }
 
 // memory is a copy for others.
@@ -24,7 +27,7 @@ func (l *Lane) memory() Memory {
 	if l.hold != nil {
 		l.hold.Writes = l.writesFail
 	}
-	m := Memory{Hold: l.hold.clone(), Streaks: l.storms.kept(), Left: slices.Clone(l.storms.left)}
+	m := Memory{Hold: l.hold.clone(), Streaks: l.storms.kept(), Left: slices.Clone(l.storms.left), Late: l.lateKept(time.Now())}
 	if l.storms.hold != l.hold {
 		m.Storm = l.storms.hold.clone()
 	}
@@ -43,6 +46,7 @@ func (h *Hold) clone() *Hold {
 // no probe is put off for longer than this kind of hold waits at most.
 func (l *Lane) remember(m Memory) {
 	l.storms.restore(m.Streaks)
+	l.rememberLate(m.Late)
 	l.storms.left, l.storms.again = slices.Clone(m.Left), l.born.Add(recallSoon)
 	for _, h := range []*Hold{m.Storm, m.Hold} {
 		h = h.clone()

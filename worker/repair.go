@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -24,8 +25,8 @@ const (
 )
 
 // doubt is a contact that requests may still reach of which nobody waits for the
-// answer any more: ours that timed out, and those of an owner before us who did
-// not end in good order. Where something else has been written since, it is put
+// answer any more: ours that timed out, those that an owner before us says had, and
+// all of one who did not end in good order. Where something else has been written since, it is put
 // on top again, until nothing can come any more.
 type doubt struct {
 	key   contact.Key
@@ -41,8 +42,54 @@ type doubt struct {
 }
 
 type lateWrite struct {
-	fields contact.Patch
+	fields contact.Patch // nil: the lane before gave it up, and only the paths are known
+	paths  []string
 	until  time.Time
+}
+
+// LateWrite says which paths of a contact the CRM may still write, and until when,
+// since requests were given up. What it would write there is not kept: it is a
+// person's.
+type LateWrite struct {
+	ID    string    `json:"id"`
+	Paths []string  `json:"paths"`
+	Until time.Time `json:"until"`
+}
+
+// maxLateKept is of how many contacts the next lane hears: it lies in a bucket that
+// is written each second.
+const maxLateKept = 200
+
+// lateKept is what the next lane must know of what may come late.
+func (l *Lane) lateKept(now time.Time) []LateWrite {
+	var out []LateWrite
+	for _, d := range l.doubts {
+		w := LateWrite{ID: d.key.ID, Until: d.until()}
+		if w.Until.Before(now) {
+			continue
+		}
+		for _, late := range d.late {
+			w.Paths = append(w.Paths, late.paths...)
+		}
+		slices.Sort(w.Paths)
+		w.Paths = slices.Compact(w.Paths)
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b LateWrite) int { return cmp.Or(b.Until.Compare(a.Until), strings.Compare(a.ID, b.ID)) })
+	return out[:min(len(out), maxLateKept)]
+}
+
+// rememberLate takes over what may come late of the lanes before.
+func (l *Lane) rememberLate(all []LateWrite) {
+	for _, w := range all {
+		until := minTime(w.Until, l.born.Add(l.o.Late))
+		if !until.After(l.born) {
+			continue
+		}
+		k := contact.Key{Target: l.o.Target, ID: w.ID}
+		l.doubts[w.ID] = &doubt{key: k, late: []lateWrite{{paths: w.Paths, until: until}}}
+		l.doubtsEnd = maxTime(l.doubtsEnd, until)
+	}
 }
 
 // mayComeLate notes that the CRM may still carry out a write of these fields.
@@ -65,7 +112,7 @@ func (l *Lane) mayComeLate(k contact.Key, fields contact.Patch, now time.Time) {
 
 func (l *Lane) late(d *doubt, fields contact.Patch, now time.Time) {
 	until := now.Add(l.o.Late)
-	d.late = append(d.late, lateWrite{fields, until})
+	d.late = append(d.late, lateWrite{fields, l.o.Rules.Paths(fields), until})
 	if until.After(l.doubtsEnd) {
 		l.doubtsEnd = until
 	}
@@ -107,7 +154,7 @@ func (l *Lane) took(k contact.Key, fields contact.Patch, now time.Time) {
 	d.forget(r, fields)
 	d.settled(r, r.Paths(fields))
 	newer, _ := r.Without(fields, func(path string) bool {
-		return !slices.ContainsFunc(d.late, func(w lateWrite) bool { return contests(r, w.fields, fields, path) })
+		return !slices.ContainsFunc(d.late, func(w lateWrite) bool { return contests(r, w, fields, path) })
 	})
 	d.wrote = r.Merge(d.wrote, newer)
 	if d.due.IsZero() && len(d.wrote) > 0 {
@@ -161,12 +208,12 @@ func (d *doubt) forget(r contact.Rules, fields contact.Patch) {
 
 // contests says whether the CRM, if it took late now, would hold something else at
 // the path than fields has there.
-func contests(r contact.Rules, late, fields contact.Patch, path string) bool {
-	for _, p := range r.Paths(late) {
+func contests(r contact.Rules, late lateWrite, fields contact.Patch, path string) bool {
+	for _, p := range late.paths {
 		if p != path && overlap(p, path) {
 			return true
 		}
-		if p == path && !only(r, late, path).Equal(only(r, fields, path)) {
+		if p == path && (late.fields == nil || !only(r, late.fields, path).Equal(only(r, fields, path))) {
 			return true
 		}
 	}

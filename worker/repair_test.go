@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,6 +213,81 @@ func TestLateRequestOfAFormerOwnerIsPutRight(t *testing.T) {
 			t.Errorf("it holds update %d, want %d", n, u.n)
 		}
 		r.end()
+	})
+}
+
+// And over a handover in good order: the former owner says which paths may still be
+// written, not what would stand there.
+func TestLateRequestOutlivesAHandover(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.nth("c1", 0, landing(time.Minute))
+		w.q.publish("c1", contact.Live, "a")
+		r := w.start()
+		time.Sleep(170 * time.Millisecond)
+		r.end()
+		raw, err := json.Marshal(r.l.Memory())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := string(raw), `"late":[{"id":"c1","paths":["a"],"until":`; !strings.Contains(got, want) {
+			t.Fatalf("memory %s, want %s in it", got, want)
+		}
+		w.o.Memory = Memory{}
+		if err := json.Unmarshal(raw, &w.o.Memory); err != nil {
+			t.Fatal(err)
+		}
+		w.q.publish("c2", contact.Live, "a")
+		u := w.q.publish("c1", contact.Live, "a")
+		r = w.start()
+		r.wait(time.Minute)
+		time.Sleep(5 * time.Minute)
+		w.mended(time.Minute)
+		if n := w.m.field("c1", "a"); n != u.n {
+			t.Errorf("it holds update %d, want %d", n, u.n)
+		}
+		calls := len(w.m.callsOf("c1"))
+		r.end()
+		if late := r.l.Memory().Late; len(late) != 0 {
+			t.Errorf("nothing can come any more, and kept is %v", late)
+		}
+		// What can come no more is not taken over, and not for longer than it may last.
+		w.o.Memory.Late = append(w.o.Memory.Late, LateWrite{ID: "c2", Paths: []string{"a"}, Until: time.Now().Add(time.Hour)})
+		w.q.publish("c1", contact.Live, "a")
+		w.q.publish("c2", contact.Live, "a")
+		r = w.start()
+		r.wait(time.Minute)
+		time.Sleep(30 * time.Minute)
+		if n := len(w.m.callsOf("c1")); n != calls+1 {
+			t.Errorf("%d calls behind %d", n, calls)
+		}
+		if n := len(w.m.callsOf("c2")); n < 3 || n > 6 {
+			t.Errorf("%d calls of a contact that something may reach for two minutes", n)
+		}
+		r.end()
+	})
+}
+
+// Of many only those are kept that can come last.
+func TestLateKeptIsBounded(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.m.plan = func(*crmCall) fate { return fails(contact.VerdictUnknown, 0) }
+		w.o.Quota = Quota{Rate: 1000, Burst: 10, Concurrency: 10}
+		w.o.OutageAfter = 10_000
+		for i := range 2 * maxLateKept {
+			w.q.publish(fmt.Sprintf("c%03d", i), contact.Live, "a")
+		}
+		r := w.start()
+		time.Sleep(time.Minute)
+		r.end()
+		late := r.l.Memory().Late
+		if len(late) != maxLateKept {
+			t.Fatalf("%d are kept", len(late))
+		}
+		for _, d := range r.l.doubts {
+			if kept := slices.ContainsFunc(late, func(w LateWrite) bool { return w.ID == d.key.ID }); !kept && d.until().After(late[len(late)-1].Until) {
+				t.Fatalf("%s is not kept, though it can come last", d.key.ID)
+			}
+		}
 	})
 }
 
