@@ -37,7 +37,7 @@ func (l *Lane) decide(work context.Context, r result) {
 		s.maybeSent = s.maybeSent || a.Verdict == contact.VerdictUnknown
 		if !a.Verdict.Success() {
 			if a.Verdict == contact.VerdictUnknown {
-				l.mayComeLate(s.key, s.take.fields, now)
+				l.mayComeLate(s.key, s.take.fields, now, false)
 			}
 			l.stats.Requests += int64(a.Requests)
 			l.requeue(s)
@@ -68,7 +68,7 @@ func (l *Lane) decide(work context.Context, r result) {
 		l.requeue(s)
 	default:
 		s.maybeSent = s.maybeSent || a.Verdict == contact.VerdictUnknown
-		l.mayComeLate(s.key, s.take.fields, now) // even behind a 504
+		l.mayComeLate(s.key, s.take.fields, now, false) // even behind a 504
 		l.tryAgain(work, s, r)
 	}
 }

@@ -110,7 +110,7 @@ func (l *Lane) arrive(a arrival) {
 		l.slots[u.Contact.ID] = s
 	}
 	if l.o.Inherited && !l.open && u.Bad == nil {
-		l.mayComeLate(u.Contact, u.Fields, time.Now()) // by the owner before
+		l.mayComeLate(u.Contact, u.Fields, time.Now(), true) // by the owner before
 	}
 	s.insert(u)
 	if u.Class == contact.Live {

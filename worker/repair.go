@@ -45,6 +45,10 @@ type lateWrite struct {
 	fields contact.Patch // nil: the lane before gave it up, and only the paths are known
 	paths  []string
 	until  time.Time
+	// supposed says that nobody knows of such a request: the lane before may have
+	// made it. The next lane does not hear of it, which would take all that is
+	// written there for contested.
+	supposed bool
 }
 
 // LateWrite says which paths of a contact the CRM may still write, and until when,
@@ -64,12 +68,15 @@ const maxLateKept = 200
 func (l *Lane) lateKept(now time.Time) []LateWrite {
 	var out []LateWrite
 	for _, d := range l.doubts {
-		w := LateWrite{ID: d.key.ID, Until: d.until()}
-		if w.Until.Before(now) {
-			continue
-		}
+		w := LateWrite{ID: d.key.ID}
 		for _, late := range d.late {
-			w.Paths = append(w.Paths, late.paths...)
+			if !late.supposed && !late.until.Before(now) {
+				w.Until = maxTime(w.Until, late.until)
+				w.Paths = append(w.Paths, late.paths...)
+			}
+		}
+		if len(w.Paths) == 0 {
+			continue
 		}
 		slices.Sort(w.Paths)
 		w.Paths = slices.Compact(w.Paths)
@@ -92,8 +99,9 @@ func (l *Lane) rememberLate(all []LateWrite) {
 	}
 }
 
-// mayComeLate notes that the CRM may still carry out a write of these fields.
-func (l *Lane) mayComeLate(k contact.Key, fields contact.Patch, now time.Time) {
+// mayComeLate notes that the CRM may still carry out a write of these fields, which
+// we gave up, or of which it is supposed that somebody did.
+func (l *Lane) mayComeLate(k contact.Key, fields contact.Patch, now time.Time, supposed bool) {
 	fields = l.lasting(fields)
 	if len(fields) == 0 {
 		return
@@ -107,12 +115,12 @@ func (l *Lane) mayComeLate(k contact.Key, fields contact.Patch, now time.Time) {
 	if len(d.wrote) > 0 {
 		d.newer = append(d.newer, fields)
 	}
-	l.late(d, fields, now)
+	l.late(d, fields, now, supposed)
 }
 
-func (l *Lane) late(d *doubt, fields contact.Patch, now time.Time) {
+func (l *Lane) late(d *doubt, fields contact.Patch, now time.Time, supposed bool) {
 	until := now.Add(l.o.Late)
-	d.late = append(d.late, lateWrite{fields, l.o.Rules.Paths(fields), until})
+	d.late = append(d.late, lateWrite{fields, l.o.Rules.Paths(fields), until, supposed})
 	if until.After(l.doubtsEnd) {
 		l.doubtsEnd = until
 	}
@@ -325,7 +333,7 @@ func (l *Lane) repaired(r result) {
 	l.goBack(s, now)
 	d := l.doubts[s.key.ID]
 	if a.Verdict == contact.VerdictUnknown || a.Verdict == contact.VerdictTransient {
-		l.late(d, d.sent, now) // a repair may come late as well
+		l.late(d, d.sent, now, false) // a repair may come late as well
 	}
 	if r.cut != nil {
 		l.stats.Requests += int64(a.Requests)

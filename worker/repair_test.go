@@ -216,6 +216,21 @@ func TestLateRequestOfAFormerOwnerIsPutRight(t *testing.T) {
 	})
 }
 
+// What is only supposed of a former owner is not handed on as known: a third would take
+// all that it writes there for contested.
+func TestSuppositionIsNotHandedOn(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.q.publish("c1", contact.Live, "a")
+		w.o.Inherited = true
+		r := w.start()
+		r.wait(time.Minute)
+		r.end()
+		if len(r.l.doubts) != 1 || len(r.l.Memory().Late) != 0 {
+			t.Errorf("%d doubts, handed on %v", len(r.l.doubts), r.l.Memory().Late)
+		}
+	})
+}
+
 // And over a handover in good order: the former owner says which paths may still be
 // written, not what would stand there.
 func TestLateRequestOutlivesAHandover(t *testing.T) {
