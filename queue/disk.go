@@ -111,10 +111,9 @@ func readStream(path, name string, each func(size int)) (*diskStream, error) {
 		s.size += int64(len(raw))
 		b := parseBlock(name, n, raw, s.last)
 		s.add(b)
-		if buf = raw; len(b.damaged) == 0 {
-			b.raw = nil
-		} else {
-			buf = nil
+		buf = nil
+		if len(b.damaged) == 0 {
+			b.raw, buf = nil, raw
 		}
 		if each != nil {
 			each(len(raw))

@@ -41,6 +41,24 @@ func (w *world) givenUp(fields ...string) (r *running, newer *stored) {
 	return r, w.q.publish("c1", contact.Live, fields...)
 }
 
+// comesLate starts a lane whose first call is given up and takes effect a minute later.
+func (w *world) comesLate(fields ...string) *running {
+	w.nth("c1", 0, landing(time.Minute))
+	w.q.publish("c1", contact.Live, fields...)
+	return w.start()
+}
+
+// putRight checks that the contact holds an update for good, though an older one came
+// over it.
+func (w *world) putRight(u *stored) {
+	w.t.Helper()
+	time.Sleep(5 * time.Minute)
+	w.mended(time.Minute)
+	if n := w.m.field("c1", "a"); n != u.n {
+		w.t.Errorf("it holds update %d, want %d", n, u.n)
+	}
+}
+
 // mended checks that one older value was put over a newer one, and for how long.
 func (w *world) mended(most time.Duration) {
 	w.t.Helper()
@@ -144,11 +162,7 @@ func TestRepairBehindARefusedUpdate(t *testing.T) {
 		r, good := w.givenUp("a")
 		time.Sleep(time.Second)
 		w.q.publish("c1", contact.Live, "a=bad")
-		time.Sleep(5 * time.Minute)
-		w.mended(time.Minute)
-		if n := w.m.field("c1", "a"); n != good.n {
-			t.Errorf("it holds update %d, want %d", n, good.n)
-		}
+		w.putRight(good)
 		r.end()
 	})
 }
@@ -166,11 +180,7 @@ func TestLateRequestIsPutRight(t *testing.T) {
 				time.Sleep(170 * time.Millisecond) // it is given up, and will be tried again
 				u := w.q.publish("c1", contact.Live, "a", "addr.y")
 				r.wait(time.Minute)
-				time.Sleep(5 * time.Minute)
-				w.mended(time.Minute)
-				if n := w.m.field("c1", "a"); n != u.n {
-					t.Errorf("it holds update %d, want %d", n, u.n)
-				}
+				w.putRight(u)
 				calls := w.m.callsOf("c1")
 				for _, c := range calls[2:] {
 					if f := flat(c.change.Fields); !c.change.Repair || len(f) != 1 || number(f["a"]) != u.n {
@@ -196,9 +206,7 @@ func TestLateRequestIsPutRight(t *testing.T) {
 // The same over a takeover: the call was the former owner's.
 func TestLateRequestOfAFormerOwnerIsPutRight(t *testing.T) {
 	inBubble(t, func(w *world) {
-		w.nth("c1", 0, landing(time.Minute))
-		w.q.publish("c1", contact.Live, "a")
-		r := w.start()
+		r := w.comesLate("a")
 		time.Sleep(120 * time.Millisecond)
 		r.s.lose()
 		r.kill()
@@ -207,11 +215,7 @@ func TestLateRequestOfAFormerOwnerIsPutRight(t *testing.T) {
 		w.o.Inherited = true
 		r = w.start()
 		r.wait(time.Minute)
-		time.Sleep(5 * time.Minute)
-		w.mended(time.Minute)
-		if n := w.m.field("c1", "a"); n != u.n {
-			t.Errorf("it holds update %d, want %d", n, u.n)
-		}
+		w.putRight(u)
 		r.end()
 	})
 }
@@ -235,9 +239,7 @@ func TestSuppositionIsNotHandedOn(t *testing.T) {
 // written, not what would stand there.
 func TestLateRequestOutlivesAHandover(t *testing.T) {
 	inBubble(t, func(w *world) {
-		w.nth("c1", 0, landing(time.Minute))
-		w.q.publish("c1", contact.Live, "a")
-		r := w.start()
+		r := w.comesLate("a")
 		time.Sleep(170 * time.Millisecond)
 		r.end()
 		raw, err := json.Marshal(r.l.Memory())
@@ -255,11 +257,7 @@ func TestLateRequestOutlivesAHandover(t *testing.T) {
 		u := w.q.publish("c1", contact.Live, "a")
 		r = w.start()
 		r.wait(time.Minute)
-		time.Sleep(5 * time.Minute)
-		w.mended(time.Minute)
-		if n := w.m.field("c1", "a"); n != u.n {
-			t.Errorf("it holds update %d, want %d", n, u.n)
-		}
+		w.putRight(u)
 		calls := len(w.m.callsOf("c1"))
 		r.end()
 		if late := r.l.Memory().Late; len(late) != 0 {
@@ -318,9 +316,7 @@ func TestNoNeedlessRepair(t *testing.T) {
 	}
 	t.Run("same values", func(t *testing.T) {
 		inBubble(t, func(w *world) {
-			w.nth("c1", 0, landing(time.Minute))
-			w.q.publish("c1", contact.Live, "a")
-			r := w.start()
+			r := w.comesLate("a")
 			r.wait(time.Minute)
 			quiet(w, 2)
 			r.end()
@@ -328,9 +324,7 @@ func TestNoNeedlessRepair(t *testing.T) {
 	})
 	t.Run("other fields", func(t *testing.T) {
 		inBubble(t, func(w *world) {
-			w.nth("c1", 0, landing(time.Minute))
-			w.q.publish("c1", contact.Live, "a", "addr.x")
-			r := w.start()
+			r := w.comesLate("a", "addr.x")
 			r.wait(time.Minute)
 			w.q.publish("c1", contact.Live, "b", "addr.y")
 			r.wait(time.Minute)
@@ -350,9 +344,7 @@ func TestNoNeedlessRepair(t *testing.T) {
 	})
 	t.Run("a side effect", func(t *testing.T) {
 		inBubble(t, func(w *world) {
-			w.nth("c1", 0, landing(time.Minute))
-			w.q.publish("c1", contact.Live, "mail")
-			r := w.start()
+			r := w.comesLate("mail")
 			r.wait(time.Minute)
 			w.q.publish("c1", contact.Live, "mail")
 			r.wait(time.Minute)
